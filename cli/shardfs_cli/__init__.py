@@ -1,0 +1,1 @@
+"""The `shardfs` command line."""
