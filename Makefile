@@ -1,0 +1,39 @@
+# make demo    every feature on real checkpoints, in a folder of its own
+# make test    the whole test suite, real mounts and a real server included
+# make check   lint, types, layers
+# make bench   tables of times and bytes beside other tools
+# make format  rewrite the sources as the formatter wants them
+# Each installs what it misses first; see .ci/setup.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: demo test check bench format setup clean
+
+setup:
+	@.ci/setup
+
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/tutorial/demo.sh
+
+test: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_FLAGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench:
+	@.ci/setup bench
+	$(BIN)/python tests/benchmarks/bench_commit.py
+	$(BIN)/python tests/benchmarks/bench_mount.py
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
