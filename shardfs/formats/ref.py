@@ -1,0 +1,223 @@
+"""Names of commits: ref names, ref files, HEAD, reflog lines and the two listings of a store.
+
+Spec: docs/design/format/ref.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shardfs.errors import MalformedError, UsageError
+from shardfs.formats.ids import CommitId, PackId, from_hex
+from shardfs.formats.pack import MAX_PACK_SIZE
+
+BRANCHES: Final = "refs/heads/"
+TAGS: Final = "refs/tags/"
+REMOTES: Final = "refs/remotes/"
+DEFAULT_BRANCH: Final = "main"
+MAX_REF_NAME_SIZE: Final = 200  # bytes
+
+# A component holds no control character, blank or any of ~ ^ : ? * [ \ and neither starts with "." or "-" nor ends
+# with "." or ".lock": every name is also a safe relative path, a safe URL path and one word of a revision.
+_COMPONENT = re.compile(r"(?![.-])[^\x00-\x20\x7f~^:?*\[\\/]+(?<!\.)(?<!\.lock)")
+_NAMESPACES: Final = (BRANCHES, TAGS, REMOTES)
+_HEX_LIKE = re.compile(r"[0-9a-f]{4,64}")
+
+
+def is_ref_name(name: str) -> bool:
+    """Whether `name` is a full ref name below refs/heads/, refs/tags/ or refs/remotes/."""
+    prefix = next((n for n in _NAMESPACES if name.startswith(n)), None)
+    if prefix is None or len(name.encode("utf-8", "replace")) > MAX_REF_NAME_SIZE:
+        return False
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    parts = name[len(prefix) :].split("/")
+    return all(_COMPONENT.fullmatch(p) for p in parts) and ".." not in name and "@{" not in name
+
+
+def check_ref_name(name: str) -> str:
+    """`name` if it is a full ref name.
+
+    Raises:
+        MalformedError: else.
+    """
+    if not is_ref_name(name):
+        msg = f"not a ref name: {name[:80]!r}"
+        raise MalformedError(msg)
+    return name
+
+
+def full_name(namespace: str, short: str) -> str:
+    """The full name of a branch or tag that a user names.
+
+    Raises:
+        UsageError: a name that the grammar refuses, or that reads like an id or HEAD.
+    """
+    name = namespace + short
+    if not is_ref_name(name) or short == "HEAD" or _HEX_LIKE.fullmatch(short):
+        msg = (
+            f"{short!r} cannot be a name: no blanks, '..', '~', '^', ':', no leading '-' or '.', not like a commit id"
+        )
+        raise UsageError(msg)
+    return name
+
+
+def ref_to_bytes(commit: CommitId) -> bytes:
+    """Content of a ref file."""
+    return commit.hex().encode("ascii") + b"\n"
+
+
+def ref_from_bytes(data: bytes) -> CommitId:
+    """The commit that a ref file names.
+
+    Raises:
+        MalformedError: anything but 64 lower-case hexadecimal digits and a newline.
+    """
+    if len(data) != 65 or data[64:] != b"\n":
+        msg = "a ref file holds 64 hexadecimal digits and a newline"
+        raise MalformedError(msg)
+    return CommitId(from_hex(data[:64].decode("ascii", "replace"), "ref"))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What HEAD names: a branch (full ref name, which may not exist yet) or, detached, a commit."""
+
+    branch: str | None
+    commit: CommitId | None = None
+
+    def to_bytes(self) -> bytes:
+        """Content of the HEAD file."""
+        if self.branch is not None:
+            return b"ref: " + self.branch.encode("utf-8") + b"\n"
+        if self.commit is None:
+            msg = "HEAD needs a branch or a commit"
+            raise MalformedError(msg)
+        return ref_to_bytes(self.commit)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Head:
+        """The value of a HEAD file.
+
+        Raises:
+            MalformedError: neither "ref: refs/heads/..." nor an id.
+        """
+        if data.startswith(b"ref: ") and data.endswith(b"\n"):
+            name = data[5:-1].decode("utf-8", "replace")
+            if name.startswith(BRANCHES) and is_ref_name(name):
+                return cls(name)
+            msg = f"HEAD names no branch: {name[:80]!r}"
+            raise MalformedError(msg)
+        return cls(None, ref_from_bytes(data))
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One move of a ref; `old` is None when it was created, `new` when it was deleted."""
+
+    old: CommitId | None
+    new: CommitId | None
+    time_us: int
+    author: str
+    message: str
+
+    def to_bytes(self) -> bytes:
+        """One line of a reflog."""
+        value = {
+            "old": self.old.hex() if self.old else None,
+            "new": self.new.hex() if self.new else None,
+            "time_us": self.time_us,
+            "author": self.author,
+            "message": self.message,
+        }
+        return json.dumps(value).encode("ascii") + b"\n"
+
+    @classmethod
+    def from_bytes(cls, line: bytes) -> LogLine:
+        """The move in one line.
+
+        Raises:
+            MalformedError: a torn or foreign line.
+        """
+        try:
+            value = json.loads(line)
+            ids = [CommitId(from_hex(value[k])) if value[k] else None for k in ("old", "new")]
+            return cls(ids[0], ids[1], int(value["time_us"]), str(value["author"]), str(value["message"]))
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"reflog line cannot be read: {line[:80]!r}"
+            raise MalformedError(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class PackSize:
+    """A pack of a store: id and size in bytes."""
+
+    id: PackId
+    size: int
+
+
+def refs_to_bytes(head: str | None, refs: Mapping[str, CommitId]) -> bytes:
+    """The listing `info/refs`."""
+    listed = {name: commit.hex() for name, commit in sorted(refs.items())}
+    return json.dumps({"version": 1, "head": head, "refs": listed}, indent=0).encode() + b"\n"
+
+
+def refs_from_bytes(data: bytes) -> tuple[str | None, dict[str, CommitId]]:
+    """Head (full name of a branch or None) and refs of the listing `info/refs`.
+
+    Raises:
+        MalformedError: not a listing, bad names or ids.
+    """
+    value = _listing(data, "refs")
+    if not isinstance(value["refs"], dict):
+        msg = "info/refs: refs is not an object"
+        raise MalformedError(msg)
+    head = value.get("head")
+    if head is not None and not (isinstance(head, str) and is_ref_name(head)):
+        msg = "info/refs: head is not a ref name"
+        raise MalformedError(msg)
+    refs = {check_ref_name(n): CommitId(from_hex(i, "ref")) for n, i in value["refs"].items()}
+    return head, refs
+
+
+def packs_to_bytes(packs: list[PackSize]) -> bytes:
+    """The listing `info/packs`."""
+    listed = [{"id": p.id.hex(), "size": p.size} for p in packs]
+    return json.dumps({"version": 1, "packs": listed}, indent=0).encode() + b"\n"
+
+
+def packs_from_bytes(data: bytes) -> list[PackSize]:
+    """The packs of the listing `info/packs`.
+
+    Raises:
+        MalformedError: not a listing, bad ids or sizes.
+    """
+    value = _listing(data, "packs")
+    try:
+        packs = [PackSize(PackId(from_hex(p["id"], "pack id")), p["size"]) for p in value["packs"]]
+    except (TypeError, KeyError) as error:
+        msg = "info/packs: an entry needs id and size"
+        raise MalformedError(msg) from error
+    for pack in packs:
+        if type(pack.size) is not int or not 0 < pack.size <= MAX_PACK_SIZE:
+            msg = f"info/packs: size of pack {pack.id.hex()[:12]} is out of limits"
+            raise MalformedError(msg)
+    return packs
+
+
+def _listing(data: bytes, key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        msg = f"info/{key} is not JSON: {error}"
+        raise MalformedError(msg) from error
+    if not isinstance(value, dict) or value.get("version") != 1 or key not in value:
+        msg = f"info/{key} is not a listing of version 1"
+        raise MalformedError(msg)
+    return value

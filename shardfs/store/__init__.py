@@ -1,0 +1,1 @@
+"""Durable local state: packs, index, refs, the writer lock; and the cache, which may be lost."""

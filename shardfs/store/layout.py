@@ -1,0 +1,71 @@
+"""Where things are in a store directory. Spec: docs/design/format/store.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below one store directory (`.shardfs`, a bare repository, a folder on a web server)."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Settings; its presence marks a store."""
+        return self.root / "config.toml"
+
+    @property
+    def head(self) -> Path:
+        """The current branch."""
+        return self.root / "HEAD"
+
+    @property
+    def packs(self) -> Path:
+        """Directory of pack files."""
+        return self.root / "packs"
+
+    @property
+    def index(self) -> Path:
+        """The SQLite index."""
+        return self.root / "index.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """The writer lock."""
+        return self.root / "lock"
+
+    @property
+    def tmp(self) -> Path:
+        """Directory of unfinished writes."""
+        return self.root / "tmp"
+
+    @property
+    def info_refs(self) -> Path:
+        """Listing of refs for readers that cannot list directories."""
+        return self.root / "info" / "refs"
+
+    @property
+    def info_packs(self) -> Path:
+        """Listing of packs for readers that cannot list directories."""
+        return self.root / "info" / "packs"
+
+    def pack(self, pack_id: bytes) -> Path:
+        """The file of a pack."""
+        name = pack_id.hex()
+        return self.packs / name[:2] / f"{name}.pack"
+
+    def ref(self, name: str) -> Path:
+        """The file of a ref; `name` has passed `check_ref_name`."""
+        return self.root / name
+
+    def log(self, name: str) -> Path:
+        """The reflog of a ref."""
+        return self.root / "logs" / name
+
+    def staging(self, branch: str) -> Path:
+        """The staging directory of a branch (short name)."""
+        return self.root / "staging" / quote(branch, safe="")

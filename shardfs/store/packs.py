@@ -1,0 +1,196 @@
+"""Pack files on disk: write, read ranges, read the table. Spec: docs/design/format/pack.md."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from shardfs.errors import FormatError, PackCorruptedError
+from shardfs.formats import pack as format_
+from shardfs.formats.ids import Kind, PackId
+from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
+from shardfs.store import atomic
+from shardfs.store.layout import Layout
+
+TARGET_SIZE: Final = 64 << 20  # bytes; a pack is closed once it is this large
+# One read of this many bytes from the end gets trailer and table of most packs (44 bytes an entry).
+TAIL_GUESS: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPack:
+    """A pack that is durable under its final name."""
+
+    id: PackId
+    size: int
+    entries: tuple[Entry, ...]
+
+
+class PackWriter:
+    """One pack being written. Not thread-safe. End with `finish` or `abort`.
+
+    Chunks go to disk as they come; objects are kept in memory and written after the chunks, next to the table, so
+    that a remote reader gets all metadata of a pack with one range request from its end.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._entries: list[Entry] = []
+        self._objects: list[tuple[Entry, bytes]] = []
+        self._objects_size = 0
+        self._size = 0
+        self._hasher = blake3()
+        with atomic.os_errors(f"cannot write a pack in {layout.root}"):
+            self._temp = atomic.temp_name(layout.tmp)
+            self._file = self._temp.open("xb", buffering=1 << 20)
+            self._write(HEADER)
+
+    @property
+    def size(self) -> int:
+        """Bytes written or kept so far."""
+        return self._size + self._objects_size
+
+    @property
+    def entry_count(self) -> int:
+        """Payloads so far."""
+        return len(self._entries) + len(self._objects)
+
+    def add(
+        self,
+        kind: Kind,
+        id_: bytes,
+        codec: int,
+        payload: bytes | memoryview,
+        raw_size: int,
+        base: bytes | None,
+    ) -> None:
+        """Append one payload.
+
+        Raises:
+            OutOfSpaceError, ReadOnlyError, StoreError: the pack must be aborted.
+        """
+        entry = Entry(id_, kind, codec, self._size, len(payload), raw_size, base)
+        if kind is Kind.CHUNK:
+            self._entries.append(entry)
+            with atomic.os_errors(f"cannot write a pack in {self._layout.root}"):
+                self._write(payload)
+        else:
+            self._objects.append((entry, bytes(payload)))
+            self._objects_size += len(payload)
+
+    def finish(self) -> FinishedPack:
+        """Make the pack durable under its id.
+
+        Raises:
+            OutOfSpaceError, ReadOnlyError, StoreError: the pack was aborted.
+        """
+        try:
+            with atomic.os_errors(f"cannot write a pack in {self._layout.root}"):
+                for entry, payload in self._objects:
+                    self._entries.append(entry._replace(offset=self._size))
+                    self._write(payload)
+                self._write(format_.tail_to_bytes(self._entries, self._size))
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                pack_id = PackId(self._hasher.digest())
+                atomic.publish(self._temp, self._layout.pack(pack_id))
+        except BaseException:
+            self.abort()
+            raise
+        return FinishedPack(pack_id, self._size, tuple(self._entries))
+
+    def abort(self) -> None:
+        """Forget the pack; leaves nothing behind."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._temp.unlink()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._hasher.update(data)
+        self._size += len(data)
+
+
+def read_payload(path: Path, entry: Entry) -> bytes:
+    """The stored bytes of one entry, not yet decoded or verified.
+
+    Raises:
+        PackCorruptedError: the file is missing, unreadable or ends early.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, entry.stored_size, entry.offset)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        msg = f"pack {path.stem[:12]} cannot be read: {error.strerror}"
+        raise PackCorruptedError(msg) from error
+    if len(data) != entry.stored_size:
+        msg = f"pack {path.stem[:12]} ends early"
+        raise PackCorruptedError(msg)
+    return data
+
+
+def read_table(path: Path) -> FinishedPack:
+    """The entries of a pack file, by its own table. The payloads and the pack id are not verified.
+
+    Raises:
+        PackCorruptedError: missing, truncated, empty or damaged.
+    """
+    name = path.stem[:12]
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            format_.parse_header(file.read(len(HEADER)))
+            file.seek(max(0, size - TRAILER_SIZE))
+            trailer = format_.parse_trailer(file.read(TRAILER_SIZE), size)
+            file.seek(trailer.table_offset)
+            entries = format_.parse_table(file.read(trailer.table_size), trailer)
+            pack_id = PackId(bytes.fromhex(path.stem))
+    except OSError as error:
+        msg = f"pack {name} cannot be read: {error.strerror}"
+        raise PackCorruptedError(msg) from error
+    except (FormatError, ValueError) as error:
+        msg = f"pack {name} is damaged: {error}"
+        raise PackCorruptedError(msg) from error
+    return FinishedPack(pack_id, size, tuple(entries))
+
+
+def hash_file(path: Path) -> PackId:
+    """The id that the content of a pack file has.
+
+    Raises:
+        PackCorruptedError: the file cannot be read.
+    """
+    hasher = blake3()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                hasher.update(block)
+    except OSError as error:
+        msg = f"pack {path.stem[:12]} cannot be read: {error.strerror}"
+        raise PackCorruptedError(msg) from error
+    return PackId(hasher.digest())
+
+
+def list_packs(layout: Layout) -> dict[PackId, int]:
+    """Pack files that are there, with their sizes in bytes."""
+    found: dict[PackId, int] = {}
+    if not layout.packs.is_dir():
+        return found
+    for folder in sorted(layout.packs.iterdir()):
+        if folder.is_dir():
+            for path in sorted(folder.glob("*.pack")):
+                with suppress(ValueError, FileNotFoundError):
+                    pack_id = PackId(bytes.fromhex(path.stem))
+                    if len(pack_id) == 32 and layout.pack(pack_id) == path:
+                        found[pack_id] = path.stat().st_size
+    return found
