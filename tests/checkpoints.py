@@ -140,9 +140,7 @@ def make_series(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--versions", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="training steps between versions")
