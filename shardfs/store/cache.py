@@ -1,0 +1,449 @@
+"""Payloads fetched from remotes, kept on this machine as long as there is room.
+
+Spec: docs/design/format/cache.md. Losing the cache loses nothing, so nothing here raises: a disk
+that is full, broken, read-only or gone means that `get` finds nothing and `put` keeps nothing. All
+processes of a user share one directory. Payloads are kept as fetched, encoded; whoever decodes one
+verifies it and calls `discard` if it is bad.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from shardfs.store.cache_index import CacheIndex, WrongTypesError
+from shardfs.store.segments import (
+    HEADER_SIZE,
+    MAX_PAYLOAD_SIZE,
+    Buffer,
+    Record,
+    SegmentWriter,
+    read_record,
+    remove_segment,
+)
+
+_logger = logging.getLogger(__name__)
+
+_VERSION_FOLDER: Final = "v1"
+_SEGMENT_SIZE: Final = 64 << 20  # bytes
+_MIN_SEGMENTS: Final = 16  # a small cache has smaller segments, so that eviction stays selective
+_TOUCH_INTERVAL_S: Final = 10.0  # how late other processes may see that a segment is in use
+# After a failure: a broken disk then costs one attempt now and then, not one per read.
+_PAUSE_S: Final = 5.0
+_LOCK_TIMEOUT_S: Final = 2.0
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+
+class CachedPayload(NamedTuple):
+    """An encoded payload and what decoding it takes.
+
+    Attributes:
+        codec: code of the codec.
+        raw_size: bytes of the plaintext.
+        base: id of the chunk that the codec needs, if any.
+        payload: the encoded bytes; not verified yet.
+    """
+
+    codec: int
+    raw_size: int
+    base: bytes | None
+    payload: bytes
+
+
+class CacheStats(NamedTuple):
+    """What a cache holds and has done.
+
+    Attributes:
+        records: number of payloads.
+        stored_bytes: bytes of payloads.
+        segments: number of segment files.
+        reserved_bytes: bytes counted against the limit; at most `limit_bytes`.
+        limit_bytes: the hard limit.
+        hits: payloads found by this process.
+        misses: payloads not found by this process.
+    """
+
+    records: int
+    stored_bytes: int
+    segments: int
+    reserved_bytes: int
+    limit_bytes: int
+    hits: int
+    misses: int
+
+
+class _Live:
+    """Everything that belongs to one incarnation of the directory."""
+
+    def __init__(self, folder: Path, index: CacheIndex) -> None:
+        self.folder = folder
+        self.index = index
+        self.writer: SegmentWriter | None = None
+        self.used: dict[int, int] = {}  # segments used since the last flush -> nanoseconds
+        self.flushed_at = time.monotonic()
+
+
+def _disk_free_bytes(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+class Cache:
+    """A bounded cache of encoded payloads.
+
+    Safe for any number of threads and processes; no method raises.
+
+    Args:
+        directory: made with mode 0700 when missing; one that belongs to another user is not used.
+        limit_bytes: most bytes that segments and index may take on disk.
+        free_floor_bytes: least bytes that the file system must have free after a put.
+        free_bytes: tells the free bytes of a file system; for tests.
+        pause_s: seconds without puts after a failure.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        limit_bytes: int,
+        free_floor_bytes: int,
+        free_bytes: Callable[[Path], int] = _disk_free_bytes,
+        pause_s: float = _PAUSE_S,
+    ) -> None:
+        self.directory = Path(directory)
+        self.limit_bytes = limit_bytes
+        self.free_floor_bytes = free_floor_bytes
+        self.segment_bytes = max(1, min(_SEGMENT_SIZE, limit_bytes // _MIN_SEGMENTS))
+        self._free_bytes = free_bytes
+        self._pause_s = pause_s
+        self._paused_until = 0.0  # puts
+        self._closed_until = 0.0  # everything, after the directory could not be opened
+        self._reported: set[tuple[type, object]] = set()
+        self._lock = threading.Lock()
+        self._live: _Live | None = None
+        self._hits = self._misses = 0
+        _instances.add(self)
+
+    @classmethod
+    def open(cls, directory: Path, *, limit_bytes: int, free_floor_bytes: int) -> Cache:
+        """A cache whose directory exists, if it can be made at all, and is within its limit."""
+        cache = cls(directory, limit_bytes=limit_bytes, free_floor_bytes=free_floor_bytes)
+        try:
+            live = cache._current()
+            room = limit_bytes - live.index.file_size()
+            cache._give_up(live, lambda left: left <= room)
+        except (sqlite3.Error, OSError) as error:
+            cache._failed("opening", error)
+        return cache
+
+    def get(self, ident: bytes) -> CachedPayload | None:
+        """The payload of an id, or None.
+
+        The caller decodes and verifies it, and discards it when it is wrong.
+        """
+        try:
+            found = self._get(ident)
+        except (sqlite3.Error, OSError) as error:
+            self._failed("reading", error)
+            found = None
+        if found is None:
+            self._misses += 1
+        else:
+            self._hits += 1
+        return found
+
+    def put(self, ident: bytes, codec: int, raw_size: int, base: bytes | None, payload: Buffer) -> None:
+        """Keep a payload if there is room; what was used least recently makes room."""
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            self._put(ident, Record(0, 0, len(payload), raw_size, codec, base), payload)
+        except (sqlite3.Error, OSError) as error:
+            self._failed("writing", error)
+
+    def contains(self, ident: bytes) -> bool:
+        """Whether a payload is remembered; `get` may still find it damaged."""
+        try:
+            return self._current().index.find(ident) is not None
+        except (sqlite3.Error, OSError) as error:
+            self._failed("reading", error)
+            return False
+
+    def discard(self, ident: bytes) -> None:
+        """Forget a payload, because it turned out to be damaged."""
+        try:
+            self._current().index.delete(ident)
+        except (sqlite3.Error, OSError) as error:
+            self._failed("writing", error)
+
+    def stats(self) -> CacheStats:
+        """Sizes and counts; zeros when the cache cannot be used."""
+        totals, reserved = (0, 0, 0), 0
+        try:
+            index = self._current().index
+            totals, reserved = index.totals(), index.reserved() + index.file_size()
+        except (sqlite3.Error, OSError) as error:
+            self._failed("reading", error)
+        records, stored, segments = totals
+        return CacheStats(records, stored, segments, reserved, self.limit_bytes, self._hits, self._misses)
+
+    def close(self) -> None:
+        """Let go of all files. A later call opens them again."""
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            with suppress(sqlite3.Error, OSError):
+                self._flush(live)
+            live.writer = None
+            with suppress(sqlite3.Error):
+                live.index.close()
+
+    # Reading
+
+    def _get(self, ident: bytes) -> CachedPayload | None:
+        live = self._current()
+        record = live.index.find(ident)
+        if record is None:
+            return None
+        payload = read_record(live.folder, ident, record)
+        if payload is None:
+            live.index.delete(ident)
+            return None
+        live.used[record.segment] = time.time_ns()
+        if time.monotonic() - live.flushed_at > _TOUCH_INTERVAL_S:
+            # Costs eviction a little accuracy, not the reader its payload.
+            with suppress(sqlite3.Error):
+                self._flush(live)
+        return CachedPayload(record.codec, record.raw_size, record.base, payload)
+
+    def _flush(self, live: _Live) -> None:
+        """Tell other processes which segments were used here."""
+        live.flushed_at = time.monotonic()
+        used, live.used = live.used, {}
+        if used:
+            live.index.touch(list(used.items()))
+
+    # Writing
+
+    def _put(self, ident: bytes, shape: Record, payload: Buffer) -> None:
+        size = HEADER_SIZE + shape.stored_size
+        if shape.stored_size > MAX_PAYLOAD_SIZE or size > self.limit_bytes:
+            return
+        live = self._current()
+        if live.index.find(ident) is not None or not self._keep_floor(live, size):
+            return
+        reserved = self._reserve(live, shape.stored_size)
+        if reserved is None:
+            return
+        writer, offset = reserved
+        record = shape._replace(segment=writer.segment, offset=offset)
+        writer.write(ident, record, payload)
+        live.used[record.segment] = time.time_ns()
+        if not live.index.insert(ident, record):
+            with self._lock:
+                live.writer = None
+
+    def _reserve(self, live: _Live, payload_size: int) -> tuple[SegmentWriter, int] | None:
+        """Room for a record in the segment that this process appends to, which may be a new one."""
+        with self._lock:
+            if live.writer is not None:
+                offset = live.writer.reserve(payload_size)
+                if offset is not None:
+                    return live.writer, offset
+                full, live.writer = live.writer.segment, None
+                live.index.mark_full(full)
+            needed = max(self.segment_bytes, HEADER_SIZE + payload_size)
+            live.writer = self._adopt(live, payload_size) or self._create(live, needed)
+            if live.writer is None:
+                return None
+            offset = live.writer.reserve(payload_size)
+            return None if offset is None else (live.writer, offset)
+
+    def _adopt(self, live: _Live, payload_size: int) -> SegmentWriter | None:
+        """A segment that a process left unfinished: many short-lived ones fill one file."""
+        for segment, reserved in live.index.unfinished(limit=8):
+            writer = SegmentWriter.adopt(live.folder, segment, reserved)
+            if writer is not None and writer.has_room(payload_size):
+                return writer
+        return None
+
+    def _create(self, live: _Live, reserved: int) -> SegmentWriter | None:
+        """A new segment, after others made room for it; None when the limit is too small."""
+        room = self.limit_bytes - live.index.file_size() - reserved
+        if room < 0:
+            return None
+        segment = secrets.randbits(62)
+        self._give_up(live, lambda left: left <= room, (segment, reserved, time.time_ns()))
+        return SegmentWriter.create(live.folder, segment, reserved)
+
+    def _keep_floor(self, live: _Live, size: int) -> bool:
+        """Whether the disk has `size` bytes above the floor, after giving up segments if need be."""
+        needed = self.free_floor_bytes + size
+        if self._free_bytes(live.folder) >= needed:
+            return True
+        with self._lock:
+            live.writer = None
+            self._give_up(live, lambda _: self._free_bytes(live.folder) >= needed)
+        if self._free_bytes(live.folder) >= needed:
+            return True
+        self._pause()
+        return False
+
+    def _give_up(
+        self,
+        live: _Live,
+        enough: Callable[[int], bool],
+        add: tuple[int, int, int] | None = None,
+    ) -> None:
+        self._flush(live)
+        gone = live.index.give_up(enough, lambda number: remove_segment(live.folder, number), add)
+        _logger.debug("cache %s gave up %d segments", self.directory, len(gone))
+
+    # Opening, failing, starting over
+
+    def _current(self) -> _Live:
+        """The incarnation of the directory that is on disk now.
+
+        Raises:
+            OSError, sqlite3.Error: there is none and none can be made.
+        """
+        live = self._live
+        if live is not None and live.index.is_current():
+            return live
+        with self._lock:
+            if self._live is None or not self._live.index.is_current():
+                self._live = self._reopen()
+            return self._live
+
+    def _reopen(self) -> _Live:
+        if time.monotonic() < self._closed_until:
+            msg = "the cache could not be opened a moment ago"
+            raise BlockingIOError(msg)
+        folder = self.directory / _VERSION_FOLDER
+        try:
+            _make_private(self.directory)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with _folder_lock(folder):
+                try:
+                    index = CacheIndex(folder / "cache.sqlite")
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    _wipe(folder)
+                    index = CacheIndex(folder / "cache.sqlite")
+        except (sqlite3.Error, OSError):
+            self._closed_until = time.monotonic() + self._pause_s
+            raise
+        return _Live(folder, index)
+
+    def _failed(self, doing: str, error: sqlite3.Error | OSError) -> None:
+        """Note a failure: start over when the index is damaged, pause puts else."""
+        self._report(doing, error)
+        if _is_damage(error):
+            with suppress(sqlite3.Error, OSError):
+                self._start_over()
+        else:
+            self._pause()
+
+    def _start_over(self) -> None:
+        """Throw the contents away, unless another process already did."""
+        with self._lock:
+            live, self._live = self._live, None
+            if live is not None:
+                with _folder_lock(live.folder):
+                    if live.index.is_current():
+                        _wipe(live.folder)
+
+    def _pause(self) -> None:
+        self._paused_until = time.monotonic() + self._pause_s
+
+    def _report(self, doing: str, error: sqlite3.Error | OSError) -> None:
+        """One warning per kind of failure; it would repeat with every read."""
+        code = getattr(error, "sqlite_errorcode", None) or getattr(error, "errno", None)
+        kind = (type(error), code)
+        level = logging.DEBUG
+        if kind not in self._reported and not isinstance(error, BlockingIOError):
+            self._reported.add(kind)
+            level = logging.WARNING
+        message = "cache %s: %s failed, going on without: %s"
+        _logger.log(level, message, self.directory, doing, error)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether an error says that the index file is not a sound database of ours."""
+    if isinstance(error, WrongTypesError):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in _DAMAGED
+
+
+def _make_private(directory: Path) -> None:
+    """Make the directory, or check that it is ours and that nobody else can enter.
+
+    Raises:
+        OSError: it cannot be made, or belongs to another user.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.geteuid():
+        msg = f"the directory belongs to user {status.st_uid}"
+        raise PermissionError(msg)
+    if status.st_mode & 0o077:
+        directory.chmod(0o700)
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Held while the index is made or thrown away."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _wipe(folder: Path) -> None:
+    """Delete everything but the lock."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink(missing_ok=True)
+
+
+_instances: weakref.WeakSet[Cache] = weakref.WeakSet()
+_inherited: list[_Live] = []
+
+
+def _forget_parent_state() -> None:
+    """Start afresh in a forked child.
+
+    Neither SQLite connections nor locks survive a fork, and the parent still owns its segment. The
+    parent's objects are kept, unused: closing them here would disturb the parent.
+    """
+    for cache in list(_instances):
+        cache._lock = threading.Lock()
+        if cache._live is not None:
+            _inherited.append(cache._live)
+            cache._live = None
+
+
+os.register_at_fork(after_in_child=_forget_parent_state)
