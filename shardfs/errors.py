@@ -7,6 +7,8 @@ can help. The mount turns errors into errno values and the command line into exi
 
 from __future__ import annotations
 
+import os
+
 
 class ShardfsError(Exception):
     """Root of all errors raised by shardfs."""
@@ -135,6 +137,18 @@ class OutOfSpaceError(StoreError):
 
 class ReadOnlyError(StoreError):
     """The store is on a read-only file system or not writable by this user."""
+
+
+class AreaError(ShardfsError, OSError):
+    """A staging area refused a file operation, with the errno that a file system would give."""
+
+    def __init__(self, code: int, subject: bytes | str = "") -> None:
+        OSError.__init__(self, code, os.strerror(code))
+        self.subject = subject if isinstance(subject, str) else subject.decode("utf-8", "backslashreplace")
+
+    def __str__(self) -> str:
+        reason = self.strerror or "refused"
+        return f"{self.subject}: {reason}" if self.subject else reason
 
 
 class MountError(ShardfsError):
