@@ -31,8 +31,8 @@ format: setup
 
 bench:
 	@.ci/setup bench
-	$(BIN)/python tests/benchmarks/bench_commit.py
-	$(BIN)/python tests/benchmarks/bench_mount.py
+	$(BIN)/python -m tests.benchmarks.bench_commit
+	$(BIN)/python -m tests.benchmarks.bench_mount
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
