@@ -67,8 +67,7 @@ class Media:
             msg = "manifest media: format and framework must be strings"
             raise MalformedError(msg)
         counts = [
-            canonical.integer(value[key], f"media {key}") if key in value else None
-            for key in ("tensors", "parameters")
+            canonical.integer(value[key], f"media {key}") if key in value else None for key in ("tensors", "parameters")
         ]
         return cls(name, framework, counts[0], counts[1])
 

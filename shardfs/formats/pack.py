@@ -70,8 +70,7 @@ def max_raw_size(kind: Kind) -> int:
 def tail_to_bytes(entries: Sequence[Entry], table_offset: int) -> bytes:
     """Table and trailer of a pack whose payloads end at `table_offset`."""
     records = b"".join(
-        _RECORD.pack(e.id, e.base or _NO_BASE, e.kind, e.codec, 0, e.stored_size, e.raw_size, e.offset)
-        for e in entries
+        _RECORD.pack(e.id, e.base or _NO_BASE, e.kind, e.codec, 0, e.stored_size, e.raw_size, e.offset) for e in entries
     )
     table = zstandard.ZstdCompressor(level=3).compress(records)
     digest = blake3(table).digest()

@@ -61,9 +61,7 @@ def full_name(namespace: str, short: str) -> str:
     """
     name = namespace + short
     if not is_ref_name(name) or short == "HEAD" or _HEX_LIKE.fullmatch(short):
-        msg = (
-            f"{short!r} cannot be a name: no blanks, '..', '~', '^', ':', no leading '-' or '.', not like a commit id"
-        )
+        msg = f"{short!r} cannot be a name: no blanks, '..', '~', '^', ':', no leading '-' or '.', not like a commit id"
         raise UsageError(msg)
     return name
 

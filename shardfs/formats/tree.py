@@ -6,6 +6,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 from shardfs.errors import MalformedError
@@ -78,7 +79,7 @@ class Tree:
             MalformedError: a bad or a repeated name.
         """
         ordered = sorted(entries, key=lambda e: e.name)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             if before.name == after.name:
                 msg = f"name occurs twice in a directory: {after.name!r}"
                 raise MalformedError(msg)

@@ -80,7 +80,7 @@ class Index:
             sql = f"""
                 SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
                 FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
-                WHERE e.id IN ({marks}) ORDER BY c.place DESC"""  # noqa: S608 - only question marks
+                WHERE e.id IN ({marks}) ORDER BY c.place DESC"""
             with self._errors():
                 for row in self._connect().execute(sql, part):
                     found[row[3]] = _location(row)
@@ -91,7 +91,7 @@ class Index:
         found: set[bytes] = set()
         where = f"AND c.place = '{LOCAL}'" if local else ""
         for part, marks in _parts(ids):
-            sql = f"SELECT e.id FROM entries e JOIN copies c USING (pack) WHERE e.id IN ({marks}) {where}"  # noqa: S608
+            sql = f"SELECT e.id FROM entries e JOIN copies c USING (pack) WHERE e.id IN ({marks}) {where}"
             with self._errors():
                 found.update(row[0] for row in self._connect().execute(sql, part))
         return found
@@ -176,7 +176,7 @@ class Index:
 
     def _create(self) -> None:
         """Create the schema. Two processes may race: the loser's statements find it there."""
-        from sqlite_utils import Database  # noqa: PLC0415 - 60 ms, needed once per store
+        from sqlite_utils import Database
 
         with immediate(self._connect()) as connection:
             db = Database(connection)

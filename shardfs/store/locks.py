@@ -74,15 +74,18 @@ class WriterLock:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         deadline = time.monotonic() + wait_s
         try:
-            while not _try_flock(fd):
-                if time.monotonic() >= deadline:
-                    raise LockedError(self._describe(_read_holder(fd)))
-                time.sleep(_POLL_S)
+            self._wait_for(fd, deadline)
             _write_holder(fd, purpose)
         except BaseException:
             os.close(fd)
             raise
         return fd
+
+    def _wait_for(self, fd: int, deadline: float) -> None:
+        while not _try_flock(fd):
+            if time.monotonic() >= deadline:
+                raise LockedError(self._describe(_read_holder(fd)))
+            time.sleep(_POLL_S)
 
     def _describe(self, holder: dict[str, Any]) -> str:
         if not holder:

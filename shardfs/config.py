@@ -1,0 +1,173 @@
+"""Settings: a user file, the store's `config.toml`, and `SHARDFS_*` in the environment, in rising order of weight.
+
+| key | environment | meaning |
+|---|---|---|
+| user.author | SHARDFS_AUTHOR | "Name <address>" of new commits |
+| cache.dir | SHARDFS_CACHE_DIR | directory of fetched chunks |
+| cache.size | SHARDFS_CACHE_SIZE | most bytes on disk ("10GiB") |
+| cache.min_free | SHARDFS_CACHE_MIN_FREE | bytes of the disk that stay free ("5GiB") |
+| memory.budget | SHARDFS_MEMORY_BUDGET | bytes of decoded chunks kept in memory |
+| remote.deadline | SHARDFS_DEADLINE | seconds that one read waits for a remote |
+| lock.wait | SHARDFS_LOCK_WAIT | seconds to wait for another writer |
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from shardfs.errors import MalformedError, StoreError, UsageError
+
+FORMAT: Final = 1  # version of the store layout that this program reads and writes
+_UNITS: Final = {"": 1, "K": 10, "M": 20, "G": 30, "T": 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE)
+_REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Typed settings of one store."""
+
+    author: str
+    cache_dir: Path
+    cache_size: int = 10 << 30
+    cache_min_free: int = 2 << 30
+    memory_budget: int = 256 << 20
+    deadline_s: float = 30.0
+    lock_wait_s: float = 120.0
+    remotes: Mapping[str, str] = field(default_factory=dict)
+
+
+def user_file() -> Path:
+    """The settings file of this user; it need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "shardfs" / "config.toml"
+
+
+def cache_home() -> Path:
+    """The directory below which all caches of this user are."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shardfs"
+
+
+def load(store_file: Path | None) -> Settings:
+    """The settings of a store (None: those of no store).
+
+    Raises:
+        MalformedError: a file is not TOML, or a value has the wrong form.
+        StoreError: a file cannot be read.
+    """
+    merged: dict[str, Any] = {}
+    for path in (user_file(), store_file):
+        if path is not None and path.exists():
+            for section, values in read(path).items():
+                if isinstance(values, dict):
+                    merged.setdefault(section, {}).update(values)
+    return _typed(merged)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The raw tables of one settings file.
+
+    Raises:
+        MalformedError: not TOML. StoreError: unreadable.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path} is not TOML: {error}"
+        raise MalformedError(msg) from error
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise StoreError(msg) from error
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of "10GiB", "500M", "4096" (powers of 1024).
+
+    Raises:
+        UsageError: another form.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    found = _SIZE.fullmatch(str(text).strip())
+    if found is None:
+        msg = f"not a size: {text!r}; write bytes or a number with K, M, G or T"
+        raise UsageError(msg)
+    return int(float(found[1]) * (1 << _UNITS[found[2].upper()] if found[2] else 1))
+
+
+def check_remote_name(name: str) -> str:
+    """`name` if it can name a remote.
+
+    Raises:
+        UsageError: else.
+    """
+    if not _REMOTE_NAME.fullmatch(name):
+        msg = f"not a remote name: {name!r}; use letters, digits, '-' and '_'"
+        raise UsageError(msg)
+    return name
+
+
+def _typed(raw: dict[str, Any]) -> Settings:
+    def value(section: str, key: str, variable: str) -> Any:
+        return os.environ.get(variable, raw.get(section, {}).get(key))
+
+    changes: dict[str, Any] = {}
+    sizes = {
+        "cache_size": ("cache", "size", "SHARDFS_CACHE_SIZE"),
+        "cache_min_free": ("cache", "min_free", "SHARDFS_CACHE_MIN_FREE"),
+        "memory_budget": ("memory", "budget", "SHARDFS_MEMORY_BUDGET"),
+    }
+    seconds = {
+        "deadline_s": ("remote", "deadline", "SHARDFS_DEADLINE"),
+        "lock_wait_s": ("lock", "wait", "SHARDFS_LOCK_WAIT"),
+    }
+    for name, place in sizes.items():
+        if (found := value(*place)) is not None:
+            changes[name] = parse_size(found)
+    for name, place in seconds.items():
+        if (found := value(*place)) is not None:
+            changes[name] = _seconds(found, place[2])
+    cache_dir = value("cache", "dir", "SHARDFS_CACHE_DIR")
+    return Settings(
+        author=value("user", "author", "SHARDFS_AUTHOR") or _default_author(),
+        cache_dir=Path(cache_dir).expanduser() if cache_dir else cache_home() / "chunks",
+        remotes=_remotes(raw.get("remote", {})),
+        **changes,
+    )
+
+
+def _seconds(value: object, name: str) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1.0
+    if not 0 < number < 1e6:
+        msg = f"{name}: not a number of seconds: {value!r}"
+        raise UsageError(msg)
+    return number
+
+
+def _remotes(tables: object) -> dict[str, str]:
+    if not isinstance(tables, dict):
+        return {}
+    return {
+        name: table["url"]
+        for name, table in tables.items()
+        if isinstance(table, dict) and isinstance(table.get("url"), str) and _REMOTE_NAME.fullmatch(name)
+    }
+
+
+def _default_author() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user} <{user}@{socket.gethostname()}>"

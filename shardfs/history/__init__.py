@@ -1,0 +1,1 @@
+"""Commits, trees, revisions and file contents, read through any source of verified objects. No network."""

@@ -1,0 +1,117 @@
+"""File contents: any range of a file, chunk by chunk, and a file object over it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shardfs.errors import ObjectCorruptedError
+from shardfs.formats.manifest import ChunkRef, Manifest
+from shardfs.formats.tree import FileEntry
+from shardfs.history.objects import ChunkSource, Objects
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+def manifest_of(entry: FileEntry, objects: Objects) -> Manifest:
+    """The chunks of a file, also for files that need no manifest object.
+
+    Raises:
+        ObjectNotFoundError, ObjectCorruptedError, RemoteError: the manifest cannot be read or has another size.
+    """
+    if entry.manifest is None:
+        chunks = () if entry.chunk is None else (ChunkRef(entry.chunk, entry.size),)
+        return Manifest(entry.size, chunks)
+    manifest = objects.manifest(entry.manifest)
+    if manifest.size != entry.size:
+        msg = f"file {entry.name!r}: tree says {entry.size} bytes, manifest says {manifest.size}"
+        raise ObjectCorruptedError(msg)
+    return manifest
+
+
+class FileReader:
+    """Random access to one file of a commit. Immutable, safe to share between threads."""
+
+    def __init__(self, entry: FileEntry, objects: Objects, chunks: ChunkSource) -> None:
+        self.entry = entry
+        self.manifest = manifest_of(entry, objects)
+        self._chunks = chunks
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.entry.size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes [offset, offset + size), fewer at the end of the file.
+
+        Raises:
+            ChunkNotFoundError, ChunkCorruptedError, RemoteError: a chunk of the range has no good copy.
+        """
+        parts: list[bytes | memoryview] = []
+        for chunk, start, end in self.manifest.locate(offset, size):
+            data = self._chunks.chunk(chunk.id, chunk.size)
+            parts.append(data if end - start == len(data) else memoryview(data)[start:end])
+        if len(parts) == 1:
+            return bytes(parts[0])
+        return b"".join(parts)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file, one chunk at a time; errors as `read_at`."""
+        for chunk in self.manifest.chunks:
+            yield self._chunks.chunk(chunk.id, chunk.size)
+
+
+class ContentFile(io.RawIOBase):
+    """A read-only seekable binary file over a `FileReader`; torch.load and safetensors take it.
+
+    Not safe to share between threads: it has a position.
+    """
+
+    def __init__(self, reader: FileReader, name: str) -> None:
+        super().__init__()
+        self._reader = reader
+        self._position = 0
+        self.name = name
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes from the start of the file."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position; past the end is allowed. Returns the new position."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._reader.size}
+        if whence not in base:
+            msg = f"whence must be 0, 1 or 2, not {whence}"
+            raise ValueError(msg)
+        position = base[whence] + offset
+        if position < 0:
+            msg = f"negative position {position}"
+            raise ValueError(msg)
+        self._position = position
+        return position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill `buffer` with the next bytes; returns how many, 0 at the end. Errors as `FileReader.read_at`."""
+        view = memoryview(buffer).cast("B")
+        data = self._reader.read_at(self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        """Everything from the position to the end; errors as `FileReader.read_at`."""
+        data = self._reader.read_at(self._position, max(0, self._reader.size - self._position))
+        self._position += len(data)
+        return data

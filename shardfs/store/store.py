@@ -1,0 +1,268 @@
+"""One store: its packs, index, refs and lock together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shardfs import config
+from shardfs.codecs import registry
+from shardfs.codecs.registry import Encoded
+from shardfs.errors import (
+    AlreadyExistsError,
+    IndexCorruptedError,
+    PackCorruptedError,
+    RepositoryNotFoundError,
+    UnsupportedVersionError,
+)
+from shardfs.formats import ref as ref_format
+from shardfs.formats.ids import Kind, PackId, content_id
+from shardfs.formats.pack import Entry
+from shardfs.formats.ref import DEFAULT_BRANCH, Head, PackSize
+from shardfs.store import atomic, packs
+from shardfs.store.index import LOCAL, Index, Location
+from shardfs.store.layout import Layout
+from shardfs.store.locks import WriterLock
+from shardfs.store.packs import FinishedPack, PackWriter
+from shardfs.store.refs import RefStore
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """A store directory. Safe to share between threads; close() once.
+
+    Attributes:
+        layout: where its files are.
+        lock: the writer lock; every method that writes takes it.
+        index: lookups by id.
+        refs: names of commits.
+    """
+
+    def __init__(self, root: Path, lock_wait_s: float | None = None) -> None:
+        """Open the store at `root`. An index that is missing or unreadable is made again from the packs.
+
+        Raises:
+            RepositoryNotFoundError: no store there. UnsupportedVersionError: made by a newer program.
+        """
+        self.layout = Layout(root)
+        if not self.layout.config.is_file():
+            msg = f"no repository at {root}"
+            raise RepositoryNotFoundError(msg)
+        version = config.read(self.layout.config).get("format")
+        if version != config.FORMAT:
+            msg = f"{root} has format {version!r}; this program reads format {config.FORMAT}"
+            raise UnsupportedVersionError(msg)
+        self.lock = WriterLock(self.layout.lock, **({} if lock_wait_s is None else {"wait_s": lock_wait_s}))
+        self.refs = RefStore(self.layout, self.lock)
+        self.index = self._open_index()
+
+    @classmethod
+    def create(cls, root: Path, *, branch: str = DEFAULT_BRANCH) -> Store:
+        """Make an empty store at `root`. The settings file is written last: a kill before it leaves no store.
+
+        Raises:
+            AlreadyExistsError: there is one. ReadOnlyError, OutOfSpaceError, StoreError: by the disk.
+        """
+        layout = Layout(root)
+        if layout.config.exists():
+            msg = f"{root} is a repository already"
+            raise AlreadyExistsError(msg)
+        head = Head(ref_format.full_name(ref_format.BRANCHES, branch))
+        with atomic.os_errors(f"cannot create {root}"):
+            for folder in (root, layout.packs, layout.tmp, root / "refs/heads", root / "refs/tags", root / "info"):
+                folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(layout.head, head.to_bytes(), layout.tmp)
+        atomic.write_bytes(layout.info_refs, ref_format.refs_to_bytes(head.branch, {}), layout.tmp)
+        atomic.write_bytes(layout.info_packs, ref_format.packs_to_bytes([]), layout.tmp)
+        atomic.write_bytes(layout.config, f"format = {config.FORMAT}\n".encode(), layout.tmp)
+        return cls(root)
+
+    def close(self) -> None:
+        """Close the index."""
+        self.index.close()
+
+    # Reading
+
+    def find(self, id_: bytes) -> list[Location]:
+        """Every known copy of an id, local ones first."""
+        return self.index.find(id_)
+
+    def read(self, location: Location) -> Encoded:
+        """The stored payload at a local location, not decoded.
+
+        Raises:
+            PackCorruptedError: the pack is missing or ends early.
+        """
+        entry = location.entry
+        payload = packs.read_payload(self.layout.pack(location.pack), entry)
+        return Encoded(entry.codec, payload, entry.base)
+
+    def reconcile(self) -> bool:
+        """Compare the index with the packs on disk and mend the index; returns whether something was mended.
+
+        Called when an id is not found or a payload is not where the index says. Unreadable packs are left alone.
+        """
+        mended = False
+        indexed = self.index.packs(LOCAL)
+        for pack_id in packs.list_packs(self.layout):
+            with suppress(PackCorruptedError):
+                pack = packs.read_table(self.layout.pack(pack_id))
+                known = pack_id in indexed and sorted(self.index.entries(pack_id)) == sorted(pack.entries)
+                if not known:
+                    log.warning("index: entries of pack %s written again", pack_id.hex()[:12])
+                    self.index.replace_pack(pack_id, pack.size, pack.entries)
+                    mended = True
+        return mended
+
+    # Writing
+
+    @contextmanager
+    def batch(self, purpose: str = "write") -> Iterator[Batch]:
+        """A batch of chunks and objects that becomes durable, all of it, when the block ends without an error.
+
+        Holds the writer lock.
+
+        Raises:
+            LockedError, OutOfSpaceError, ReadOnlyError, StoreError: nothing was added.
+        """
+        with self.lock.hold(purpose):
+            batch = Batch(self)
+            try:
+                yield batch
+                batch.publish()
+            finally:
+                batch.abort()
+
+    def adopt_pack(self, temp: Path, pack_id: PackId) -> FinishedPack:
+        """Take in a complete, fsynced and verified pack file in `tmp/`, durably; returns its entries.
+
+        Raises:
+            PackCorruptedError: its table cannot be read. OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+        """
+        target = self.layout.pack(pack_id)
+        with self.lock.hold("receive"):
+            with atomic.os_errors(f"cannot add pack {pack_id.hex()[:12]}"):
+                atomic.publish(temp, target)
+            pack = packs.read_table(target)
+            self.record_packs([pack])
+        return pack
+
+    def record_packs(self, finished: Iterable[FinishedPack]) -> None:
+        """Index local packs that are durable, then list them."""
+        with self.lock.hold("write"):
+            self.index.add_packs((p.id, p.size, p.entries) for p in finished)
+            self.write_pack_listing()
+
+    def drop_packs(self, pack_ids: Iterable[PackId]) -> None:
+        """Delete local packs: first from listing and index, then the files, so that a kill leaves orphans only."""
+        doomed = list(pack_ids)
+        with self.lock.hold("gc"):
+            self.index.remove_packs(doomed)
+            self.write_pack_listing()
+            for pack_id in doomed:
+                with atomic.os_errors(f"cannot delete pack {pack_id.hex()[:12]}"):
+                    self.layout.pack(pack_id).unlink(missing_ok=True)
+
+    def write_pack_listing(self) -> None:
+        """Write `info/packs` again from the index."""
+        listed = [PackSize(i, size) for i, size in sorted(self.index.packs(LOCAL).items())]
+        atomic.write_bytes(self.layout.info_packs, ref_format.packs_to_bytes(listed), self.layout.tmp)
+
+    def rebuild_index(self) -> list[PackCorruptedError]:
+        """Make the index again from the packs of this store alone; returns the packs that could not be read.
+
+        The tables of remote packs are forgotten; the next fetch gets them again.
+        """
+        self.index.close()
+        with self.lock.hold("doctor"):
+            _remove_index(self.layout)
+            self.index = Index(self.layout.index)
+            found: list[FinishedPack] = []
+            damaged: list[PackCorruptedError] = []
+            for pack_id in packs.list_packs(self.layout):
+                try:
+                    found.append(packs.read_table(self.layout.pack(pack_id)))
+                except PackCorruptedError as error:
+                    damaged.append(error)
+            self.record_packs(found)
+        return damaged
+
+    def _open_index(self) -> Index:
+        try:
+            self.index = Index(self.layout.index)
+        except IndexCorruptedError as error:
+            log.warning("%s; making it again from the packs", error)
+            with self.lock.hold("doctor"):
+                _remove_index(self.layout)
+            self.index = Index(self.layout.index)
+        if not self.index.packs(LOCAL) and packs.list_packs(self.layout):
+            for damaged in self.rebuild_index():
+                log.warning("%s", damaged)
+        return self.index
+
+
+def _remove_index(layout: Layout) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        layout.index.with_name(layout.index.name + suffix).unlink(missing_ok=True)
+
+
+class Batch:
+    """Chunks and objects on their way into packs; made by `Store.batch`. Not thread-safe, except `has`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer: PackWriter | None = None
+        self._finished: list[FinishedPack] = []
+        self._new: set[bytes] = set()
+        self.stored_bytes = 0
+
+    def has(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of `ids` that the store, one of its remotes or this batch holds."""
+        wanted = set(ids)
+        inside = wanted & self._new
+        return inside | self._store.index.has(wanted - inside)
+
+    def put(self, kind: Kind, plaintext: bytes, *, id_: bytes | None = None) -> bytes:
+        """Store plaintext unless it is there already; returns its id. `id_` saves hashing it again."""
+        id_ = content_id(kind, plaintext) if id_ is None else id_
+        if not self.has([id_]):
+            self.put_encoded(kind, id_, registry.encode(plaintext), len(plaintext))
+        return id_
+
+    def put_encoded(self, kind: Kind, id_: bytes, encoded: Encoded, raw_size: int) -> None:
+        """Store an encoded payload; the caller has checked `has`. Does nothing for an id put before."""
+        if id_ in self._new:
+            return
+        if self._writer is None:
+            self._writer = PackWriter(self._store.layout)
+        self._writer.add(kind, id_, encoded.codec, encoded.payload, raw_size, encoded.base)
+        self._new.add(id_)
+        self.stored_bytes += len(encoded.payload)
+        if self._writer.size >= packs.TARGET_SIZE:
+            self._finish_writer()
+
+    def copy(self, entry: Entry, payload: bytes) -> None:
+        """Store a payload as it is in another pack."""
+        self.put_encoded(entry.kind, entry.id, Encoded(entry.codec, payload, entry.base), entry.raw_size)
+
+    def publish(self) -> list[FinishedPack]:
+        """Make all packs durable, then index them. Called by `Store.batch`; may be called before, to continue."""
+        self._finish_writer()
+        if self._finished:
+            self._store.record_packs(self._finished)
+        done, self._finished = self._finished, []
+        return done
+
+    def abort(self) -> None:
+        """Drop what is not published; full packs that were already renamed stay as orphans for gc."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def _finish_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            self._finished.append(writer.finish())
