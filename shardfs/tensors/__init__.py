@@ -1,0 +1,11 @@
+"""The layout of model files: which tensors lie where. Pure, and nothing is ever unpickled.
+
+Readers take `read_at(offset, size) -> bytes`, which may return fewer bytes only at the end of the
+file, and the file's size. Whatever the bytes are, they answer a `Layout` or `None`, with bounded work
+and memory: a file that breaks its format's rules is a file of no known format.
+"""
+
+from shardfs.tensors.layout import Layout, ReadAt, Tensor
+from shardfs.tensors.sniff import detect
+
+__all__ = ["Layout", "ReadAt", "Tensor", "detect"]
