@@ -1,0 +1,150 @@
+"""Files into a batch of the store: cut, hash, encode, with bounded memory for files of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+from shardfs.chunking import Cursor
+from shardfs.formats.ids import ChunkId, Kind, ManifestId
+from shardfs.formats.manifest import ChunkRef, Manifest, Media
+from shardfs.formats.tree import FileEntry
+from shardfs.staging.pipeline import Pipeline
+from shardfs.staging.source import Source, Stamp
+from shardfs.store.store import Batch
+from shardfs.tensors import Layout, detect
+
+BUFFER_SIZE: Final = 16 << 20  # bytes, two of them: one is read while the chunks of the other are encoded
+SMALL: Final = 256 << 10
+"""Bytes up to which a file is read and encoded on the spot: handing it to a worker costs as much as 10 KB of zstd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a file as a tree names it: a chunk, or a manifest, or neither when it is empty.
+
+    `stamp` is that of the file when it was read; `media` is what a recognised model file holds.
+    """
+
+    size: int
+    chunk: ChunkId | None
+    manifest: ManifestId | None
+    media: Media | None
+    stamp: Stamp
+
+    def entry(self, name: bytes, *, executable: bool = False) -> FileEntry:
+        """A tree entry of this content."""
+        return FileEntry(name, self.size, executable, self.chunk, self.manifest)
+
+
+class Ingest:
+    """Puts files into a batch, one after another, from one thread. Close it, or use it as a context manager.
+
+    Holds two buffers of 16 MiB and two worker threads from the first file on that is not small. What it puts is
+    durable once the batch is published.
+    """
+
+    def __init__(self, batch: Batch, progress: Callable[[int], None] | None = None) -> None:
+        """Put files into `batch`; `progress` is called with the number of bytes done since the last call."""
+        self._batch = batch
+        self._progress = progress or (lambda _: None)
+        self._pipeline: Pipeline | None = None
+        self._buffers: tuple[memoryview, ...] = ()
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker threads and free the buffers."""
+        if self._pipeline is not None:
+            self._pipeline.abandon()
+            self._pipeline.close()
+        self._pipeline, self._buffers = None, ()
+
+    def file(self, fd: int, name: bytes, *, size: int | None = None) -> Content:
+        """Put the file behind a descriptor, from its front whatever the descriptor's offset is.
+
+        Args:
+            fd: open for reading; its offset moves when the file is sparse.
+            name: of the file, for messages and for formats that are told by their name.
+            size: take this many bytes from the front, which the caller knows will not change. None: take the
+                whole file and check that nothing writes to it meanwhile.
+
+        Raises:
+            FileChangedError: something wrote to the file; nothing names what was read of it.
+            UnsupportedFileError: not a regular file.
+            StoreError: the file cannot be read, or the batch not written.
+        """
+        source = Source(fd, name, size)
+        if source.size <= SMALL:
+            return self._small(source)
+        layout = detect(source.read_at, source.size, name)
+        cursor = Cursor(source.size, layout.extents if layout else ())
+        pipeline = self._open_pipeline()
+        try:
+            self._stream(source, cursor, pipeline)
+            chunks = pipeline.finish()
+            source.check_unchanged()
+        except BaseException:
+            pipeline.abandon()
+            raise
+        return self._content(source, chunks, layout)
+
+    def _open_pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            self._pipeline = Pipeline(self._batch, self._progress)
+            self._buffers = tuple(memoryview(bytearray(BUFFER_SIZE)) for _ in range(2))
+        return self._pipeline
+
+    def _stream(self, source: Source, cursor: Cursor, pipeline: Pipeline) -> None:
+        number, start, end = 0, 0, 0  # the buffer in use, and the range of the file that it holds
+        while not cursor.finished:
+            offset, reach = cursor.offset, cursor.reach
+            if source.is_hole(offset, offset + reach):
+                pipeline.submit_zeros(cursor.cut_zeros())
+                continue
+            if end < offset + reach:
+                previous, number = number, 1 - number
+                pipeline.reclaim(number)
+                kept = max(0, end - offset)
+                buffer = self._buffers[number]
+                buffer[:kept] = self._buffers[previous][end - kept - start : end - start]
+                start, end = offset, min(offset + BUFFER_SIZE, source.size)
+                source.fill(buffer[kept : end - start], start + kept)
+            window = self._buffers[number][offset - start : end - start]
+            pipeline.submit(window[: cursor.cut(window)], number)
+
+    def _small(self, source: Source) -> Content:
+        content = source.read_all()
+        layout = detect(lambda offset, size: content[offset : offset + size], len(content), source.name)
+        cursor = Cursor(len(content), layout.extents if layout else ())
+        source.check_unchanged()
+        chunks, view = [], memoryview(content)
+        while not cursor.finished:
+            start = cursor.offset
+            piece = content[start : start + cursor.cut(view[start:])]
+            chunks.append(ChunkRef(ChunkId(self._batch.put(Kind.CHUNK, piece)), len(piece)))
+        self._progress(len(content))
+        return self._content(source, tuple(chunks), layout)
+
+    def _content(self, source: Source, chunks: tuple[ChunkRef, ...], layout: Layout | None) -> Content:
+        if layout is None and len(chunks) <= 1:
+            chunk = chunks[0].id if chunks else None
+            return Content(source.size, chunk, None, None, source.stamp)
+        media = media_of(layout) if layout else None
+        manifest = Manifest(source.size, chunks, media)
+        id_ = self._batch.put(Kind.MANIFEST, manifest.to_bytes(), id_=manifest.id)
+        return Content(source.size, None, ManifestId(id_), media, source.stamp)
+
+
+def media_of(layout: Layout) -> Media:
+    """What a manifest and a commit say about a recognised file."""
+    count = None if layout.tensors is None else len(layout.tensors)
+    return Media(layout.format, layout.framework, count, layout.parameters)

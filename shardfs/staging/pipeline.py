@@ -1,0 +1,109 @@
+"""Chunks on their way into a batch: hashed and encoded by worker threads, written in order by the caller."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+from shardfs.codecs import registry
+from shardfs.codecs.registry import Encoded
+from shardfs.formats.ids import ChunkId, Kind, chunk_id
+from shardfs.formats.manifest import ChunkRef
+from shardfs.store.store import Batch
+
+WORKERS: Final = 2  # hashing and zstd release the GIL; a third thread, the caller, reads, cuts and writes
+
+
+class _Job(NamedTuple):
+    buffer: int  # which buffer its bytes lie in
+    size: int
+    result: Future[tuple[ChunkId, Encoded | None]]
+
+
+class Pipeline:
+    """Takes the chunks of one file after another. All methods are for one thread, the caller's.
+
+    A chunk that the store has is hashed and no more. Its bytes must stay as they are until `reclaim` of its
+    buffer, or `finish`, returns: a chunk that does not compress is written from where it lies.
+    """
+
+    def __init__(self, batch: Batch, progress: Callable[[int], None]) -> None:
+        self._batch = batch
+        self._progress = progress
+        self._jobs: deque[_Job] = deque()
+        self._chunks: list[ChunkRef] = []
+        self._zeros: dict[int, ChunkId] = {}
+        # Ids that are in the store or will be when the jobs are written, so that equal chunks in
+        # flight are encoded once.
+        self._claimed: set[ChunkId] = set()
+        self._guard = threading.Lock()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="ingest")
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, data: memoryview, buffer: int) -> None:
+        """Add the next chunk of the file, `data`, which lies in the buffer of that number."""
+        self._jobs.append(_Job(buffer, len(data), self._pool.submit(self._encode, data)))
+        while self._jobs and self._jobs[0].result.done():
+            self._write_first()
+
+    def submit_zeros(self, size: int) -> None:
+        """Add a next chunk of `size` zeros: hashed once however many there are."""
+        known = self._zeros.get(size)
+        if known is None:
+            known = self._zeros[size] = ChunkId(self._batch.put(Kind.CHUNK, bytes(size)))
+        done: Future[tuple[ChunkId, Encoded | None]] = Future()
+        done.set_result((known, None))
+        self._jobs.append(_Job(-1, size, done))
+        if len(self._jobs) == 1:
+            self._write_first()
+
+    def reclaim(self, buffer: int) -> None:
+        """Wait until no chunk needs the buffer of that number any more."""
+        while any(job.buffer == buffer for job in self._jobs):
+            self._write_first()
+
+    def finish(self) -> tuple[ChunkRef, ...]:
+        """Wait for all chunks of the file; returns them in order, and is ready for the next file."""
+        while self._jobs:
+            self._write_first()
+        chunks, self._chunks = tuple(self._chunks), []
+        return chunks
+
+    def abandon(self) -> None:
+        """Forget the file. Chunks that were written stay in the batch, where nothing names them."""
+        while self._jobs:
+            result = self._jobs.popleft().result
+            if not result.cancel() and result.exception() is None:
+                id_, encoded = result.result()
+                if encoded is not None:
+                    self._claimed.discard(id_)
+        self._chunks = []
+
+    def _write_first(self) -> None:
+        job = self._jobs[0]
+        id_, encoded = job.result.result()
+        if encoded is not None:
+            self._batch.put_encoded(Kind.CHUNK, id_, encoded, job.size)
+        self._jobs.popleft()
+        self._chunks.append(ChunkRef(id_, job.size))
+        self._progress(job.size)
+
+    def _encode(self, data: memoryview) -> tuple[ChunkId, Encoded | None]:
+        """On a worker thread: id and payload, no payload for a chunk that is there or on its way."""
+        id_ = chunk_id(data)
+        with self._guard:
+            if id_ in self._claimed:
+                return id_, None
+            self._claimed.add(id_)
+        try:
+            return id_, None if self._batch.has([id_]) else registry.encode(data)
+        except BaseException:
+            with self._guard:
+                self._claimed.discard(id_)
+            raise
