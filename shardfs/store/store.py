@@ -110,12 +110,20 @@ class Store:
         for pack_id in packs.list_packs(self.layout):
             with suppress(PackCorruptedError):
                 pack = packs.read_table(self.layout.pack(pack_id))
-                known = pack_id in indexed and sorted(self.index.entries(pack_id)) == sorted(pack.entries)
-                if not known:
+                if pack_id not in indexed or not self._agrees(pack):
                     log.warning("index: entries of pack %s written again", pack_id.hex()[:12])
                     self.index.replace_pack(pack_id, pack.size, pack.entries)
                     mended = True
         return mended
+
+    def _agrees(self, pack: FinishedPack) -> bool:
+        """Whether the index holds exactly the entries of a pack. A flipped bit may have made anything of a column."""
+        try:
+            indexed = set(self.index.entries(pack.id))
+        except IndexCorruptedError:
+            return False
+        # The first copy of an id inside one pack is the one that is indexed.
+        return indexed == set({e.id: e for e in reversed(pack.entries)}.values())
 
     # Writing
 

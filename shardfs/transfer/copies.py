@@ -1,0 +1,79 @@
+"""One copy of a payload: is its description possible, and does it decode to the plaintext that its id names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from shardfs.codecs import registry
+from shardfs.codecs.registry import Encoded
+from shardfs.errors import MalformedError
+from shardfs.formats.ids import ID_SIZE, Kind, content_id
+from shardfs.formats.pack import Entry, max_raw_size
+from shardfs.store.index import Location
+
+MAX_DEPTH: Final = 8  # deltas on top of each other
+
+
+def doubt(location: Location, kind: Kind, raw_size: int | None) -> str | None:
+    """Why a row of the index cannot be true, or None.
+
+    A flipped bit in the database can turn any column into anything; nothing may be read or allocated by it before
+    this.
+
+    Args:
+        location: the row.
+        kind: what is looked for.
+        raw_size: bytes of plaintext, None when not known before.
+    """
+    entry = location.entry
+    if not isinstance(location.place, str) or not _is_id(location.pack):
+        return "the index names no pack"
+    if any(type(n) is not int or n < 0 for n in (entry.codec, entry.offset, entry.stored_size, entry.raw_size)):
+        return "the index names sizes that are none"
+    if entry.base is not None and not _is_id(entry.base):
+        return "the index names a base that is no id"
+    return describes(entry, kind, raw_size)
+
+
+def describes(entry: Entry, kind: Kind, raw_size: int | None) -> str | None:
+    """Why an entry cannot be what is looked for, or None; arguments as in `doubt`."""
+    if entry.kind is not kind:
+        return f"it is stored as a {entry.kind.name.lower()}"
+    if raw_size is not None and entry.raw_size != raw_size:
+        return f"it is stored as {entry.raw_size} bytes, expected {raw_size}"
+    if entry.raw_size > max_raw_size(kind) or entry.stored_size > entry.raw_size:
+        return f"it declares {entry.raw_size} bytes"
+    return None
+
+
+def decode(kind: Kind, id_: bytes, encoded: Encoded, raw_size: int, base_of: Callable[[bytes], bytes]) -> bytes:
+    """The plaintext of a payload, verified against its id.
+
+    Args:
+        kind: what the id names.
+        id_: id of the plaintext.
+        encoded: the payload.
+        raw_size: bytes of the plaintext; never more are produced.
+        base_of: gives the verified plaintext of a base chunk.
+
+    Raises:
+        MalformedError: the payload is damaged. UnsupportedVersionError: unknown codec.
+        ShardfsError: what `base_of` raises.
+    """
+    codec = registry.codec_by_code(encoded.codec)
+    base: bytes | None = None
+    if codec.needs_base:
+        if encoded.base is None:
+            msg = f"codec {codec.name} needs a base chunk and none is named"
+            raise MalformedError(msg)
+        base = base_of(encoded.base)
+    plaintext = codec.decode(encoded.payload, raw_size, base)
+    if len(plaintext) != raw_size or content_id(kind, plaintext) != id_:
+        msg = "its bytes do not have its id"
+        raise MalformedError(msg)
+    return plaintext
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == ID_SIZE

@@ -1,0 +1,382 @@
+"""The lazy read path: verified plaintext by id, from memory, packs here, the cache, or a remote.
+
+Every copy that is known is tried before a read fails, and nothing is returned that does not hash to its id.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from shardfs.codecs.registry import Encoded
+from shardfs.errors import (
+    ChunkCorruptedError,
+    ChunkNotFoundError,
+    FormatError,
+    IntegrityError,
+    MalformedError,
+    NotFoundError,
+    ObjectCorruptedError,
+    ObjectNotFoundError,
+    RemoteError,
+    RemoteTimeoutError,
+    ShardfsError,
+    StoreError,
+)
+from shardfs.formats.ids import ChunkId, Kind
+from shardfs.formats.pack import Entry
+from shardfs.store.cache import Cache
+from shardfs.store.index import LOCAL, Location
+from shardfs.store.store import Store
+from shardfs.transfer import copies
+from shardfs.transfer.flights import Flights
+from shardfs.transfer.memory import PlaintextMemory
+from shardfs.transfer.ranges import PackSource, RangeReader
+
+log = logging.getLogger(__name__)
+
+RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
+_DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
+_MAX_REPORTED: Final = 10_000  # damaged copies that are remembered, so that each is reported once
+
+
+class Counters(NamedTuple):
+    """What a reader has done.
+
+    Attributes:
+        memory_hits: reads answered from decoded plaintext.
+        local_reads: payloads read from packs here.
+        cache_reads: payloads read from the cache.
+        remote_reads: payloads that a remote was asked for.
+        remote_requests: requests to remotes.
+        remote_bytes: bytes that remotes sent, neighbours included.
+        shared: reads that waited for the same fetch of another thread.
+        damaged: damaged copies seen, cache records included.
+        healed: reads that met a damaged copy and were answered from another one.
+        memory_bytes: plaintext kept and in flight now.
+    """
+
+    memory_hits: int
+    local_reads: int
+    cache_reads: int
+    remote_reads: int
+    remote_requests: int
+    remote_bytes: int
+    shared: int
+    damaged: int
+    healed: int
+    memory_bytes: int
+
+
+class _Search:
+    """One search for an id: what it looks for and what went wrong so far."""
+
+    def __init__(self, kind: Kind, id_: bytes, raw_size: int | None, trail: tuple[bytes, ...]) -> None:
+        self.kind, self.id, self.raw_size = kind, id_, raw_size
+        self.trail = (*trail, id_)
+        self.started = time.monotonic()
+        self.problems: list[str] = []
+        self.remote_error: RemoteError | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind.name.lower()} {self.id.hex()[:12]}"
+
+    def error(self) -> ShardfsError:
+        """What to raise when no copy was good."""
+        if self.remote_error is not None:
+            return self.remote_error
+        chunk = self.kind is Kind.CHUNK
+        if self.problems:
+            msg = f"{self.name} has no good copy: {'; '.join(self.problems[:4])}"
+            return (ChunkCorruptedError if chunk else ObjectCorruptedError)(msg)
+        msg = f"{self.name} is in no pack that is known here; `shardfs fetch` asks the remote for new ones"
+        return (ChunkNotFoundError if chunk else ObjectNotFoundError)(msg)
+
+
+class Reader:
+    """Verified plaintext by id. Safe to share between threads; the store and the cache stay the caller's.
+
+    Implements `history.objects.ObjectSource` and `ChunkSource`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cache: Cache | None = None,
+        remote: Callable[[str], PackSource] | None = None,
+        budget_bytes: int = 256 << 20,
+        deadline_s: float = 30.0,
+    ) -> None:
+        """A reader over a store.
+
+        Args:
+            store: its packs are tried first; its index knows the packs of remotes.
+            cache: keeps what comes from remotes.
+            remote: opens a remote by name; None when there are none.
+            budget_bytes: most bytes of decoded chunks in memory.
+            deadline_s: seconds after which no further remote is asked for an id.
+        """
+        self._store = store
+        self._cache = cache
+        self._remote = remote
+        self._deadline_s = deadline_s
+        self._budget_bytes = budget_bytes
+        self._reported: set[tuple[bytes, bytes | None]] = set()
+        self._local_reads = self._cache_reads = self._remote_reads = self._damaged = self._healed = 0
+        self._reset()
+        _instances.add(self)
+
+    def chunk(self, id_: ChunkId, raw_size: int) -> bytes:
+        """The plaintext of a chunk, exactly `raw_size` bytes, verified against its id.
+
+        Raises:
+            ChunkNotFoundError: no copy is known. ChunkCorruptedError: all copies are damaged.
+            RemoteError: the only good copy may be at a remote that failed.
+        """
+        found = self._memory.get(id_)
+        if found is not None and len(found) == raw_size:
+            return found
+        data = self._flights.run(id_, lambda: self._load(Kind.CHUNK, id_, raw_size, ()), self._deadline_s)
+        if len(data) != raw_size:
+            msg = f"chunk {id_.hex()[:12]} has {len(data)} bytes, expected {raw_size}"
+            raise ChunkCorruptedError(msg)
+        return data
+
+    def object(self, kind: Kind, id_: bytes) -> bytes:
+        """The canonical bytes of a commit, tree or manifest, verified against its id.
+
+        Raises:
+            ObjectNotFoundError: no copy is known. ObjectCorruptedError: all copies are damaged.
+            RemoteError: the only good copy may be at a remote that failed.
+        """
+        return self._flights.run(id_, lambda: self._load(kind, id_, None, ()), self._deadline_s)
+
+    def counters(self) -> Counters:
+        """What this reader has done so far."""
+        return Counters(
+            self._memory.hits,
+            self._local_reads,
+            self._cache_reads,
+            self._remote_reads,
+            self._ranges.requests,
+            self._ranges.bytes_read,
+            self._flights.waits,
+            self._damaged,
+            self._healed,
+            self._memory.used_bytes,
+        )
+
+    def close(self) -> None:
+        """Forget the plaintext in memory."""
+        self._memory.clear()
+
+    # Copies in their order
+
+    def _load(self, kind: Kind, id_: bytes, raw_size: int | None, trail: tuple[bytes, ...]) -> bytes:
+        search = _Search(kind, id_, raw_size, trail)
+        data = self._from_anywhere(search)
+        if data is None:
+            raise search.error()
+        if search.problems:
+            with self._guard:
+                self._healed += 1
+        if kind is Kind.CHUNK:
+            self._memory.put(id_, data)
+        return data
+
+    def _from_anywhere(self, search: _Search) -> bytes | None:
+        known = self._store.find(search.id)
+        here = [c for c in known if c.place == LOCAL]
+        data = self._from_packs(search, here)
+        if data is None and search.problems and self._reconcile(search):
+            data = self._from_packs(search, self._local(search))
+        if data is None:
+            data = self._from_cache(search)
+        if data is None:
+            data = self._from_remotes(search, [c for c in known if c.place != LOCAL])
+        if data is None and not here and search.remote_error is None and self._reconcile(search):
+            data = self._from_packs(search, self._local(search))
+        return data
+
+    def _local(self, search: _Search) -> list[Location]:
+        return [c for c in self._store.find(search.id) if c.place == LOCAL]
+
+    def _from_packs(self, search: _Search, locations: Iterable[Location]) -> bytes | None:
+        for location in locations:
+            if self._doubted(search, location):
+                continue
+            try:
+                data = self._decode(search, location.entry, partial(self._payload, location))
+            except RemoteError as error:
+                search.remote_error = error
+            except _DAMAGE as error:
+                self._note(search, location, str(error))
+            else:
+                with self._guard:
+                    self._local_reads += 1
+                return data
+        return None
+
+    def _from_cache(self, search: _Search) -> bytes | None:
+        if self._cache is None or (found := self._cache.get(search.id)) is None:
+            return None
+        size = len(found.payload)
+        entry = Entry(search.id, search.kind, found.codec, 0, size, found.raw_size, found.base)
+        try:
+            if reason := copies.describes(entry, search.kind, search.raw_size):
+                raise MalformedError(reason)
+            data = self._decode(search, entry, lambda: found.payload)
+        except RemoteError as error:
+            search.remote_error = error
+        except _DAMAGE as error:
+            # A cache may lose anything: its damage is no reason to call the chunk damaged.
+            log.debug("%s: damaged in the cache: %s", search.name, error)
+            self._cache.discard(search.id)
+            with self._guard:
+                self._damaged += 1
+        else:
+            with self._guard:
+                self._cache_reads += 1
+            return data
+        return None
+
+    def _from_remotes(self, search: _Search, locations: Iterable[Location]) -> bytes | None:
+        for location in locations:
+            if self._remote is None or self._doubted(search, location):
+                continue
+            if time.monotonic() - search.started > self._deadline_s:
+                msg = f"{search.name} did not arrive within {self._deadline_s:g} s"
+                search.remote_error = search.remote_error or RemoteTimeoutError(msg)
+                break
+            try:
+                data = self._fetch(search, self._remote(location.place), location)
+            except RemoteError as error:
+                search.remote_error = error
+            except _DAMAGE as error:
+                self._note(search, location, str(error))
+            else:
+                return data
+        return None
+
+    def _fetch(self, search: _Search, source: PackSource, location: Location) -> bytes:
+        """From one remote; a payload that came damaged is asked for once more, alone."""
+        entry = location.entry
+        payload = b""
+
+        def read(*, alone: bool) -> bytes:
+            nonlocal payload
+            with self._guard:
+                self._remote_reads += 1
+            payload = self._ranges.payload(source, location, alone=alone)
+            return payload
+
+        try:
+            data = self._decode(search, entry, lambda: read(alone=False))
+        except FormatError:
+            if self._cache is not None:
+                self._cache.discard(search.id)
+            data = self._decode(search, entry, lambda: read(alone=True))
+        if self._cache is not None:
+            self._cache.put(search.id, entry.codec, entry.raw_size, entry.base, payload)
+        return data
+
+    # One copy
+
+    def _payload(self, location: Location) -> bytes | memoryview:
+        return self._store.read(location).payload
+
+    def _decode(self, search: _Search, entry: Entry, read: Callable[[], bytes | memoryview]) -> bytes:
+        """The plaintext of an entry whose description is possible; errors as `copies.decode` and `read`."""
+        with self._memory.reserve(entry.raw_size + entry.stored_size):
+            encoded = Encoded(entry.codec, read(), entry.base)
+            return copies.decode(search.kind, search.id, encoded, entry.raw_size, lambda id_: self._base(search, id_))
+
+    def _base(self, search: _Search, id_: bytes) -> bytes:
+        """The plaintext of a base chunk.
+
+        It joins no flight: threads that waited for each other's bases in a circle would wait for ever.
+        """
+        if id_ in search.trail or len(search.trail) > copies.MAX_DEPTH:
+            msg = f"base {id_.hex()[:12]} is in a circle or more than {copies.MAX_DEPTH} deep"
+            raise ChunkCorruptedError(msg)
+        found = self._memory.get(id_)
+        return self._load(Kind.CHUNK, id_, None, search.trail) if found is None else found
+
+    def _doubted(self, search: _Search, location: Location) -> bool:
+        reason = copies.doubt(location, search.kind, search.raw_size)
+        if reason is not None:
+            self._note(search, location, reason)
+        return reason is not None
+
+    def _note(self, search: _Search, location: Location, reason: str) -> None:
+        """Remember a damaged copy; the first time it is also logged."""
+        pack = location.pack if isinstance(location.pack, bytes) else b""
+        where = f"pack {pack.hex()[:12]}" + ("" if location.place == LOCAL else f" at {location.place}")
+        search.problems.append(reason if where in reason else f"{where}: {reason}")
+        with self._guard:
+            self._damaged += 1
+            first = (search.id, pack) not in self._reported and len(self._reported) < _MAX_REPORTED
+            if first:
+                self._reported.add((search.id, pack))
+        if first:
+            log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
+
+    def _reconcile(self, search: _Search) -> bool:
+        """Mend the index from the packs' own tables; whether it is worth looking again."""
+        with _reconcilers_guard:
+            reconciler = _reconcilers.setdefault(self._store.layout.root, _Reconciler())
+        return reconciler.run(self._store, search.started)
+
+    def _reset(self) -> None:
+        """Fresh locks: after a fork the threads that held the old ones do not exist."""
+        self._guard = threading.Lock()
+        self._memory = PlaintextMemory(self._budget_bytes)
+        self._flights = Flights()
+        self._ranges = RangeReader(self._store.index, self._cache, self._deadline_s)
+
+
+class _Reconciler:
+    """At most one comparison of index and packs per store, process and minute."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._finished = float("-inf")
+
+    def run(self, store: Store, since: float) -> bool:
+        with self._lock:
+            if self._finished > since:
+                return True
+            if time.monotonic() - self._finished < RECONCILE_INTERVAL_S:
+                return False
+            try:
+                return store.reconcile()
+            except (StoreError, IntegrityError) as error:
+                log.warning("the index could not be compared with the packs: %s", error)
+                return False
+            finally:
+                self._finished = time.monotonic()
+
+
+_instances: weakref.WeakSet[Reader] = weakref.WeakSet()
+_reconcilers: dict[Path, _Reconciler] = {}
+_reconcilers_guard = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _reconcilers_guard
+    _reconcilers_guard = threading.Lock()
+    _reconcilers.clear()
+    for reader in list(_instances):
+        reader._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)
