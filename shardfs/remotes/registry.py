@@ -1,0 +1,88 @@
+"""From a URL to a remote. A new kind of place is one file and one line here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from shardfs.config import Settings
+from shardfs.errors import UsageError
+from shardfs.remotes.base import Remote
+from shardfs.remotes.connection import Timeouts
+from shardfs.remotes.directory import DirectoryRemote
+from shardfs.remotes.http import HttpRemote
+from shardfs.remotes.retry import DEFAULT_DEADLINE_S, RetryingRemote
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def open_remote(url: str, *, name: str = "origin", settings: Settings | None = None) -> Remote:
+    """The remote at a URL, repeating what can be repeated. Nothing is connected to yet.
+
+    Args:
+        url: `http://`, `https://` or `file://` URL, or a path; a path may be a project, whose `.shardfs` is meant.
+        name: how the user calls the remote.
+        settings: `deadline_s` counts: seconds that one call may wait in all, repeated attempts included.
+
+    Raises:
+        UsageError: another scheme, or a URL with a part missing.
+    """
+    deadline_s = DEFAULT_DEADLINE_S if settings is None else settings.deadline_s
+    return RetryingRemote(_opener(url)(url, name, deadline_s), deadline_s)
+
+
+def check_url(url: str) -> None:
+    """Return if `open_remote` would take the URL.
+
+    Raises:
+        UsageError: another scheme, or a URL with a part missing.
+    """
+    _opener(url)(url, "check", DEFAULT_DEADLINE_S).close()
+
+
+def _opener(url: str) -> Callable[[str, str, float], Remote]:
+    found = _SCHEME.match(url)
+    scheme = found[1].lower() if found else "file"
+    opener = _OPENERS.get(scheme)
+    if opener is None:
+        known = ", ".join(f"{s}://" for s in _OPENERS)
+        msg = f"remotes of kind {scheme}:// are not supported; use {known} or a path"
+        raise UsageError(msg)
+    return opener
+
+
+def _open_directory(url: str, name: str, deadline_s: float) -> Remote:
+    del deadline_s  # a local disk answers or fails
+    path = Path(url)
+    if _SCHEME.match(url):
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            msg = f"{url} must look like file:///path"
+            raise UsageError(msg)
+        path = Path(unquote(parts.path))
+    if not url or "\0" in str(path):
+        msg = "the path of a remote is empty or has a NUL"
+        raise UsageError(msg)
+    root = path.expanduser().absolute()
+    project = root / ".shardfs"
+    return DirectoryRemote(project if (project / "config.toml").is_file() else root, name=name)
+
+
+def _open_http(url: str, name: str, deadline_s: float) -> Remote:
+    usual = Timeouts()
+    timeouts = Timeouts(
+        connect_s=min(usual.connect_s, deadline_s),
+        answer_s=min(usual.answer_s, deadline_s),
+        idle_s=min(usual.idle_s, deadline_s),
+    )
+    return HttpRemote(url, name=name, timeouts=timeouts)
+
+
+_OPENERS: Final[dict[str, Callable[[str, str, float], Remote]]] = {
+    "file": _open_directory,
+    "http": _open_http,
+    "https": _open_http,
+}

@@ -1,0 +1,145 @@
+"""The application and its process: `make_app` for tests and other servers, `run` for `shardfs serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from shardfs import __version__
+from shardfs.errors import StoreError
+from shardfs.server.failures import Handler, answer_failures
+from shardfs.server.handlers import Handlers
+from shardfs.server.repositories import Repositories
+from shardfs.server.routes import parse_path
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8750
+_THREADS: Final = 16
+_SHUTDOWN_S: Final = 5.0  # how long requests in progress may go on after SIGTERM
+_KEEPALIVE_S: Final = 75.0
+
+
+def make_app(root: Path, *, read_only: bool = False, create: bool = True) -> web.Application:
+    """An aiohttp application that serves the repositories below `root`.
+
+    Args:
+        root: directory of all repositories; it must exist.
+        read_only: refuse everything that changes something.
+        create: make a repository when something is put into it.
+    """
+    repositories = Repositories(root, read_only=read_only, create=create)
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shardfs-serve")
+    handlers = Handlers(repositories, threads)
+
+    async def dispatch(request: web.Request) -> web.StreamResponse:
+        raw_path = request.rel_url.raw_path
+        if raw_path == "/healthz" and request.method in ("GET", "HEAD"):
+            return web.json_response({"status": "ok", "version": __version__})
+        target = parse_path(raw_path)
+        if target is None:
+            raise web.HTTPNotFound(text="no such endpoint")
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise web.HTTPUnsupportedMediaType(text="send bodies without content coding")
+        handler = handlers.find(request.method, target)
+        if handler is None:
+            raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
+        return await handler(request, target)
+
+    async def stop(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        threads.shutdown(wait=True, cancel_futures=True)
+        repositories.close()
+
+    app = web.Application(middlewares=[answer_failures, _refuse_browsers])
+    app.cleanup_ctx.append(stop)
+    app.router.add_route("*", "/{path:.*}", dispatch)
+    return app
+
+
+@web.middleware
+async def _refuse_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A web page must not change a repository through the browser of somebody who can reach this server."""
+    from_page = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+    if from_page and request.method not in ("GET", "HEAD"):
+        raise web.HTTPForbidden(text="changes from web pages are refused")
+    return await handler(request)
+
+
+def run(
+    root: Path,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    *,
+    read_only: bool = False,
+    create: bool = True,
+    announce: Callable[[str], None] = print,
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> None:
+    """Serve until SIGTERM or SIGINT; then requests in progress get a few seconds to end.
+
+    Args:
+        root: directory of all repositories; made when missing.
+        host: address to listen on; anything but loopback draws a warning, because there is no authentication.
+        port: 0 takes a free one.
+        read_only: refuse everything that changes something.
+        create: make a repository when something is put into it.
+        announce: gets one line with the URL once the server listens.
+        warn: gets lines that the user should see.
+
+    Raises:
+        StoreError: the root cannot be used, or the address cannot be listened on.
+    """
+    try:
+        if not read_only:
+            root.mkdir(parents=True, exist_ok=True)
+        os.scandir(root).close()
+    except OSError as error:
+        msg = f"cannot serve {root}: {error.strerror}"
+        raise StoreError(msg) from error
+    if not _is_loopback(host):
+        warn(f"warning: {host} can be reached from other machines and there is no authentication yet")
+    asyncio.run(_serve(make_app(root, read_only=read_only, create=create), root, host, port, announce))
+
+
+async def _serve(app: web.Application, root: Path, host: str, port: int, announce: Callable[[str], None]) -> None:
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_SHUTDOWN_S, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except (OSError, OverflowError) as error:
+            msg = f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}"
+            raise StoreError(msg) from error
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        real_port = runner.addresses[0][1]
+        shown = f"[{host}]" if ":" in host else host
+        announce(f"Serving {root} at http://{shown}:{real_port}/")
+        sys.stdout.flush()
+        await stopped.wait()
+        _log.info("stopping")
+    finally:
+        await runner.cleanup()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,235 @@
+"""What each endpoint does. Spec: docs/reference/http-api.md. Blocking work runs on the application's threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import LooseHeaders
+
+from shardfs.errors import MalformedError, NotFoundError, RefNotFoundError
+from shardfs.formats import pack as pack_format
+from shardfs.formats import ref as ref_format
+from shardfs.formats import wire
+from shardfs.formats.canonical import MAX_OBJECT_SIZE
+from shardfs.formats.ids import ID_SIZE, CommitId, Kind, PackId, content_id
+from shardfs.formats.manifest import MAX_CHUNK_SIZE, Manifest
+from shardfs.formats.pack import MAX_PACK_SIZE, TRAILER_SIZE
+from shardfs.formats.ref import BRANCHES, TAGS
+from shardfs.server.receiving import read_small, read_to_file
+from shardfs.server.repositories import Repositories
+from shardfs.server.routes import Target
+from shardfs.store import atomic
+from shardfs.store.plaintext import local_copies, read_plaintext
+from shardfs.store.receive import receive_pack, receive_ref
+from shardfs.store.store import Store
+
+_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+_FRESH: Final = "no-cache"
+_BINARY: Final = "application/octet-stream"
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Handlers:
+    """The endpoints of one application.
+
+    Args:
+        repositories: what is served.
+        threads: where blocking work runs.
+    """
+
+    def __init__(self, repositories: Repositories, threads: ThreadPoolExecutor) -> None:
+        self._repositories = repositories
+        self._threads = threads
+        self._table: dict[tuple[str, str], Callable[[web.Request, Target], Awaitable[web.StreamResponse]]] = {
+            ("GET", "info"): self.get_listing,
+            ("GET", "pack_file"): self.get_pack,
+            ("GET", "pack_table"): self.get_pack_table,
+            ("PUT", "pack"): self.put_pack,
+            ("POST", "has"): self.post_has,
+            ("GET", "ref"): self.get_ref,
+            ("PUT", "ref"): self.put_ref,
+            ("DELETE", "ref"): self.delete_ref,
+            ("GET", "block"): partial(self.get_plaintext, kind=Kind.CHUNK),
+            ("PUT", "block"): partial(self.put_plaintext, kind=Kind.CHUNK),
+            ("GET", "manifest"): partial(self.get_plaintext, kind=Kind.MANIFEST),
+            ("PUT", "manifest"): partial(self.put_plaintext, kind=Kind.MANIFEST),
+        }
+
+    def find(
+        self, method: str, target: Target
+    ) -> Callable[[web.Request, Target], Awaitable[web.StreamResponse]] | None:
+        """The handler for a method on a target; HEAD is GET without a body."""
+        return self._table.get(("GET" if method == "HEAD" else method, target.endpoint))
+
+    def methods(self, target: Target) -> list[str]:
+        """Methods that a target allows."""
+        allowed = [method for method, endpoint in self._table if endpoint == target.endpoint]
+        return sorted([*allowed, "HEAD"] if "GET" in allowed else allowed)
+
+    def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
+        """Run a blocking function on a thread."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
+
+    # Listings and packs
+
+    async def get_listing(self, _request: web.Request, target: Target) -> web.StreamResponse:
+        """The listing of refs or packs."""
+        layout = await self.run(self._repositories.layout, target.repository)
+        path = layout.info_refs if target.listing == "refs" else layout.info_packs
+        headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
+        return web.FileResponse(path, headers=headers)
+
+    async def get_pack(self, _request: web.Request, target: Target) -> web.StreamResponse:
+        """A pack or a range of it, by sendfile."""
+        layout = await self.run(self._repositories.layout, target.repository)
+        headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
+        return web.FileResponse(layout.pack(target.id), chunk_size=1 << 20, headers=headers)
+
+    async def get_pack_table(self, _request: web.Request, target: Target) -> web.StreamResponse:
+        """Table and trailer of a pack."""
+        layout = await self.run(self._repositories.layout, target.repository)
+        data = await self.run(_read_table, str(layout.pack(target.id)))
+        return _immutable(data, target.id)
+
+    async def put_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
+        """Receive a pack: nothing is visible before every byte has been verified and is durable."""
+        store = await self.run(self._repositories.writable, target.repository)
+        pack_id = PackId(target.id)
+        temp = await self.run(atomic.temp_name, store.layout.tmp)
+        try:
+            await read_to_file(request, temp, MAX_PACK_SIZE, self.run)
+            pack = await self.run(receive_pack, store, temp, pack_id)
+        finally:
+            with suppress(OSError):
+                temp.unlink(missing_ok=True)
+        return web.json_response({"id": pack_id.hex(), "size": pack.size, "entries": len(pack.entries)}, status=201)
+
+    async def post_has(self, request: web.Request, target: Target) -> web.StreamResponse:
+        """Which ids are here."""
+        store = await self.run(self._repositories.store, target.repository)
+        ids = wire.ids_from_bytes(await read_small(request, wire.MAX_HAS_IDS * ID_SIZE))
+        here = await self.run(store.index.has, ids, local=True)
+        return web.Response(body=wire.flags_to_bytes(id_ in here for id_ in ids), content_type=_BINARY)
+
+    # Refs
+
+    async def get_ref(self, _request: web.Request, target: Target) -> web.StreamResponse:
+        """Where a ref is, as its file says."""
+        store = await self.run(self._repositories.store, target.repository)
+        commit = await self.run(store.refs.get, target.ref)
+        if commit is None or not target.ref.startswith((BRANCHES, TAGS)):
+            msg = f"no ref {target.ref}"
+            raise RefNotFoundError(msg)
+        headers = {"ETag": wire.entity_tag(commit), "Cache-Control": _FRESH}
+        return web.Response(body=ref_format.ref_to_bytes(commit), content_type="text/plain", headers=headers)
+
+    async def put_ref(self, request: web.Request, target: Target) -> web.StreamResponse:
+        """Move a ref, when it is where the client believes and all that it will name is here."""
+        old = _expected(request)
+        body = await read_small(request, 128)
+        new = ref_format.ref_from_bytes(body if body.endswith(b"\n") else body + b"\n")
+        store = await self.run(self._repositories.writable, target.repository)
+        await self.run(receive_ref, store, target.ref, old, new, by=_who(request))
+        headers = {"ETag": wire.entity_tag(new)}
+        return web.json_response({"ref": target.ref, "commit": new.hex()}, headers=headers)
+
+    async def delete_ref(self, request: web.Request, target: Target) -> web.StreamResponse:
+        """Delete a ref, when it is where the client believes."""
+        old = _expected(request)
+        if old is None:
+            msg = "DELETE needs If-Match with the commit that the ref is at"
+            raise MalformedError(msg)
+        await self.run(self._repositories.layout, target.repository)
+        store = await self.run(self._repositories.writable, target.repository)
+        await self.run(receive_ref, store, target.ref, old, None, by=_who(request))
+        return web.json_response({"ref": target.ref, "commit": None})
+
+    # Single chunks and manifests
+
+    async def get_plaintext(self, request: web.Request, target: Target, *, kind: Kind) -> web.StreamResponse:
+        """The verified plaintext of a chunk or manifest; HEAD only asks whether it is here."""
+        store = await self.run(self._repositories.store, target.repository)
+        if request.method == "HEAD":
+            size = await self.run(_raw_size, store, target.id, kind)
+            return web.Response(headers={**_immutable_headers(target.id), "Content-Length": str(size)})
+        return _immutable(await self.run(read_plaintext, store, target.id, kind), target.id)
+
+    async def put_plaintext(self, request: web.Request, target: Target, *, kind: Kind) -> web.StreamResponse:
+        """Receive one chunk or manifest as plaintext; it becomes a pack of its own."""
+        limit = MAX_CHUNK_SIZE if kind is Kind.CHUNK else MAX_OBJECT_SIZE
+        body = await read_small(request, limit)
+        store = await self.run(self._repositories.writable, target.repository)
+        await self.run(_store_plaintext, store, target.id, kind, body)
+        return web.json_response({"id": target.id.hex(), "size": len(body)}, status=201)
+
+
+def _expected(request: web.Request) -> CommitId | None:
+    """Where the client believes a ref to be; None: that it does not exist.
+
+    Raises:
+        web.HTTPPreconditionRequired: the client does not say. MalformedError: not one quoted id or `*`.
+    """
+    match, none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    if none_match is not None and match is None and none_match.strip() == "*":
+        return None
+    if match is None or none_match is not None:
+        msg = 'send If-Match: "<commit>" to move a ref or If-None-Match: * to create it'
+        raise web.HTTPPreconditionRequired(text=msg)
+    return wire.parse_entity_tag(match)
+
+
+def _who(request: web.Request) -> str:
+    return f"http {request.remote or 'unknown'}"
+
+
+def _immutable_headers(id_: bytes) -> dict[str, str]:
+    return {"Cache-Control": _IMMUTABLE, "ETag": f'"{id_.hex()}"'}
+
+
+def _immutable(data: bytes, id_: bytes) -> web.Response:
+    headers: LooseHeaders = _immutable_headers(id_)
+    return web.Response(body=data, content_type=_BINARY, headers=headers)
+
+
+def _read_table(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        msg = "no such pack"
+        raise NotFoundError(msg) from None
+    try:
+        size = os.fstat(fd).st_size
+        tail = os.pread(fd, TRAILER_SIZE, max(0, size - TRAILER_SIZE))
+        start = pack_format.parse_trailer(tail, size).table_offset
+        return os.pread(fd, size - start, start)
+    finally:
+        os.close(fd)
+
+
+def _raw_size(store: Store, id_: bytes, kind: Kind) -> int:
+    copies = local_copies(store, id_, kind)
+    if not copies:
+        msg = f"{kind.name.lower()} {id_.hex()[:12]} is not here"
+        raise NotFoundError(msg)
+    return copies[0].entry.raw_size
+
+
+def _store_plaintext(store: Store, id_: bytes, kind: Kind, body: bytes) -> None:
+    if content_id(kind, body) != id_:
+        msg = f"the body does not hash to {id_.hex()[:12]}"
+        raise MalformedError(msg)
+    if kind is Kind.MANIFEST:
+        Manifest.from_bytes(body)
+    if not local_copies(store, id_, kind):
+        with store.batch("receive") as batch:
+            batch.put(kind, body, id_=id_)

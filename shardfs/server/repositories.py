@@ -1,0 +1,110 @@
+"""The stores below one root directory, opened when first asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from shardfs.errors import ReadOnlyError, RepositoryNotFoundError
+from shardfs.store.layout import Layout
+from shardfs.store.receive import open_or_create
+from shardfs.store.store import Store
+
+_MAX_OPEN: Final = 64  # stores kept open; each holds a few file descriptors per thread
+_LOCK_WAIT_S: Final = 20.0  # then the client is told to come back
+
+
+class Repositories:
+    """Stores by name. Safe to share between threads.
+
+    Args:
+        root: directory of all repositories.
+        read_only: nothing is changed.
+        create: a repository is made when something is put into it.
+    """
+
+    def __init__(self, root: Path, *, read_only: bool = False, create: bool = True) -> None:
+        self._root = root
+        self.read_only = read_only
+        self._create = create and not read_only
+        self._open: OrderedDict[str, tuple[Store, int]] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def layout(self, name: str) -> Layout:
+        """The files of an existing repository, for reading; opens no database.
+
+        Raises:
+            RepositoryNotFoundError: there is none.
+        """
+        layout = Layout(self._root / name)
+        if not layout.config.is_file():
+            msg = f"no repository {name}"
+            raise RepositoryNotFoundError(msg)
+        return layout
+
+    def store(self, name: str) -> Store:
+        """The store of an existing repository.
+
+        Raises:
+            RepositoryNotFoundError: there is none.
+        """
+        layout = self.layout(name)
+        with self._guard:
+            return self._opened(name, layout, create=False)
+
+    def writable(self, name: str) -> Store:
+        """The store of a repository that is about to change; made if the server makes any.
+
+        Raises:
+            RepositoryNotFoundError: there is none, and the server makes none.
+            ReadOnlyError: nothing may change here.
+        """
+        if self.read_only:
+            msg = "this server is read-only"
+            raise ReadOnlyError(msg)
+        try:
+            return self.store(name)
+        except RepositoryNotFoundError:
+            if not self._create:
+                raise
+        with self._guard:
+            self._check_free(name)
+            return self._opened(name, Layout(self._root / name), create=True)
+
+    def close(self) -> None:
+        """Close all stores."""
+        with self._guard:
+            while self._open:
+                self._open.popitem()[1][0].close()
+
+    def _opened(self, name: str, layout: Layout, *, create: bool) -> Store:
+        found = self._open.get(name)
+        if found is None or found[1] != _inode(layout):
+            store = (open_or_create if create else Store)(layout.root, _LOCK_WAIT_S)
+            found = self._open[name] = store, _inode(layout)
+            # The one that falls out closes with its last user: it may be in the middle of a request.
+            while len(self._open) > _MAX_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return found[0]
+
+    def _check_free(self, name: str) -> None:
+        """Refuse to make a repository inside another one, or in a directory that has content."""
+        path = self._root / name
+        for folder in path.relative_to(self._root).parents:
+            if Layout(self._root / folder).config.exists():
+                msg = f"{folder.as_posix()} is a repository itself; nothing can be made inside it"
+                raise ReadOnlyError(msg)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not Layout(path).config.exists():
+            msg = f"{name} exists and is not a repository"
+            raise ReadOnlyError(msg)
+
+
+def _inode(layout: Layout) -> int:
+    """Differs when a repository was deleted and another one was put in its place."""
+    try:
+        return layout.config.stat().st_ino
+    except FileNotFoundError:
+        return 0

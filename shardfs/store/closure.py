@@ -1,0 +1,151 @@
+"""Whether everything below a commit is in the store, so that a ref may name it.
+
+Only what no ref of the store names yet is read: commits back to the ones that refs already reach, and in each tree
+only the entries that differ from the same path in the commit's first parent.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from shardfs.errors import ConflictError, IntegrityError, MalformedError, NotFoundError
+from shardfs.formats.commit import Commit
+from shardfs.formats.ids import CommitId, Kind, TreeId
+from shardfs.formats.manifest import Manifest
+from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, Tree
+from shardfs.store.plaintext import read_plaintext
+from shardfs.store.store import Store
+
+
+def check_closure(store: Store, tip: CommitId) -> None:
+    """Return if all commits, trees, manifests and chunks that `tip` needs are in local packs.
+
+    Raises:
+        ConflictError: something is missing; the message names it.
+        ObjectCorruptedError: an object that must be read is damaged.
+        MalformedError: an object breaks its format.
+    """
+    try:
+        _Closure(store).check(tip)
+    except NotFoundError as error:
+        msg = f"commit {tip.hex()[:12]} is not complete here: {error}; push what is missing first"
+        raise ConflictError(msg) from error
+
+
+class _Closure:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._commits: dict[CommitId, Commit] = {}
+        self._complete: set[bytes] = set()  # ids below which nothing is missing
+
+    def check(self, tip: CommitId) -> None:
+        for commit_id in self._new_commits(tip):
+            commit = self._commit(commit_id)
+            before = self._commit(commit.parents[0]) if commit.parents else None
+            self._check_tree(commit.tree, None if before is None else before.tree)
+            if commit.attachments is not None:
+                self._check_tree(commit.attachments, None if before is None else before.attachments)
+
+    def _new_commits(self, tip: CommitId) -> list[CommitId]:
+        """Commits from `tip` back that no ref reaches, oldest first.
+
+        Both sides are walked newest first. A clock that ran backwards makes the answer longer, never shorter.
+        """
+        known = {c for c in self._store.refs.list().values() if self._is_readable(c)}
+        queue: list[tuple[int, CommitId]] = []
+        queued: set[CommitId] = set()
+        found: dict[CommitId, None] = {}  # in the order of finding
+        waiting = {tip} - known  # queued, and not known to be reached by a ref
+
+        def push(ids: Iterable[CommitId]) -> None:
+            for commit_id in ids:
+                if commit_id not in queued:
+                    queued.add(commit_id)
+                    heapq.heappush(queue, (-self._commit(commit_id).time_us, commit_id))
+
+        push([tip, *known])
+        while waiting:
+            _, commit_id = heapq.heappop(queue)
+            parents = self._commit(commit_id).parents
+            if commit_id in known:
+                old = [p for p in parents if self._is_readable(p)]
+                known.update(old)
+                waiting.difference_update(old)
+                push(old)
+            else:
+                waiting.discard(commit_id)
+                found[commit_id] = None
+                waiting.update(p for p in parents if p not in known and p not in found)
+                push(parents)
+        return [c for c in reversed(found) if c not in known]
+
+    def _is_readable(self, commit_id: CommitId) -> bool:
+        """Whether a commit can be read: a store with damaged history must still take sound commits."""
+        try:
+            self._commit(commit_id)
+        except (NotFoundError, IntegrityError, MalformedError):
+            return False
+        return True
+
+    def _commit(self, commit_id: CommitId) -> Commit:
+        found = self._commits.get(commit_id)
+        if found is None:
+            found = Commit.from_bytes(read_plaintext(self._store, commit_id, Kind.COMMIT))
+            self._commits[commit_id] = found
+        return found
+
+    def _tree(self, tree_id: TreeId) -> Tree:
+        return Tree.from_bytes(read_plaintext(self._store, tree_id, Kind.TREE))
+
+    def _tree_before(self, tree_id: TreeId) -> Tree:
+        try:
+            return self._tree(tree_id)
+        except (NotFoundError, IntegrityError):
+            return EMPTY_TREE
+
+    def _check_tree(self, tree_id: TreeId, before_id: TreeId | None) -> None:
+        """Check a tree; `before_id` is the tree at the same path of a commit that is complete."""
+        stack = [(tree_id, before_id)]
+        while stack:
+            tree_id, before_id = stack.pop()
+            if tree_id == before_id or tree_id in self._complete:
+                continue
+            self._complete.add(tree_id)
+            before = EMPTY_TREE if before_id is None else self._tree_before(before_id)
+            files: list[FileEntry] = []
+            for entry in self._tree(tree_id).entries:
+                old = before.by_name.get(entry.name)
+                if isinstance(entry, DirEntry):
+                    stack.append((entry.tree, old.tree if isinstance(old, DirEntry) else None))
+                elif isinstance(entry, FileEntry) and not _same_content(entry, old):
+                    files.append(entry)
+            self._check_files(files)
+
+    def _check_files(self, files: list[FileEntry]) -> None:
+        chunks = {f.chunk: f.size for f in files if f.chunk is not None}
+        for file in files:
+            if file.manifest is not None and file.manifest not in self._complete:
+                manifest = Manifest.from_bytes(read_plaintext(self._store, file.manifest, Kind.MANIFEST))
+                if manifest.size != file.size:
+                    msg = f"file {file.name!r} of {file.size} bytes has a manifest of {manifest.size} bytes"
+                    raise ConflictError(msg)
+                self._complete.add(file.manifest)
+                chunks.update({c.id: c.size for c in manifest.chunks})
+        self._check_chunks({id_: size for id_, size in chunks.items() if id_ not in self._complete})
+
+    def _check_chunks(self, sizes: dict[bytes, int]) -> None:
+        here = self._store.index.has(sizes, local=True)
+        missing = sizes.keys() - here
+        if missing:
+            msg = f"{len(missing)} chunks are not here, the first is {min(missing).hex()}"
+            raise NotFoundError(msg)
+        self._complete.update(here)
+
+
+def _same_content(entry: FileEntry, old: object) -> bool:
+    return isinstance(old, FileEntry) and (entry.size, entry.chunk, entry.manifest) == (
+        old.size,
+        old.chunk,
+        old.manifest,
+    )

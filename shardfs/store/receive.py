@@ -1,0 +1,156 @@
+"""The door for packs and refs that come from outside: nothing is let in that does not verify.
+
+Used by every remote that can write to a store: the HTTP server and the directory remote.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from blake3 import blake3
+
+from shardfs.codecs import registry
+from shardfs.errors import AlreadyExistsError, IntegrityError, MalformedError, NotFoundError, RefCorruptedError
+from shardfs.formats import pack as pack_format
+from shardfs.formats.commit import Commit
+from shardfs.formats.ids import CommitId, Kind, PackId, content_id
+from shardfs.formats.manifest import Manifest
+from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
+from shardfs.formats.ref import BRANCHES, TAGS, Head
+from shardfs.formats.tree import Tree
+from shardfs.store.closure import check_closure
+from shardfs.store.packs import FinishedPack
+from shardfs.store.plaintext import MAX_BASE_DEPTH, read_plaintext
+from shardfs.store.store import Store
+
+_READ_SIZE = 1 << 20  # bytes
+
+
+def open_or_create(root: Path, lock_wait_s: float | None = None) -> Store:
+    """The store at `root`, made when there is none.
+
+    Raises:
+        ReadOnlyError, OutOfSpaceError, StoreError: it cannot be made.
+    """
+    with suppress(AlreadyExistsError):
+        Store.create(root).close()
+    return Store(root, lock_wait_s)
+
+
+def receive_pack(store: Store, temp: Path, pack_id: PackId) -> FinishedPack:
+    """Verify every byte of a pack file in the store's `tmp/` and take it in, durably.
+
+    A pack that is there already replaces its older copy, which heals damage. `temp` is gone afterwards, whatever
+    happens.
+
+    Raises:
+        MalformedError: the content is not what its id and table promise. UnsupportedVersionError: a codec or version
+            that this program does not know. NotFoundError: a base chunk is neither in the pack nor in the store.
+        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+    """
+    try:
+        _Received(store, temp, pack_id).verify()
+        return store.adopt_pack(temp, pack_id)
+    finally:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+
+
+def receive_ref(store: Store, name: str, old: CommitId | None, new: CommitId | None, *, by: str) -> None:
+    """Move a branch or tag, after making sure that all it will name is here.
+
+    The first branch of an empty store becomes its HEAD.
+
+    Args:
+        store: where.
+        name: full ref name below refs/heads/ or refs/tags/.
+        old: where the ref must be now; None: must not exist.
+        new: where it goes; None: delete it.
+        by: who moves it, for the reflog.
+
+    Raises:
+        RefChangedError: the ref is not at `old`. ConflictError: something below `new` is missing; the message names it.
+        MalformedError: not the name of a branch or tag.
+    """
+    if not name.startswith((BRANCHES, TAGS)):
+        msg = f"only branches and tags can be moved from outside, not {name[:80]!r}"
+        raise MalformedError(msg)
+    with store.lock.hold("receive"):
+        # Moving first would be undone by nobody after a kill; the check reads only what no ref names yet.
+        if new is not None and store.refs.get(name) == old:
+            check_closure(store, new)
+        store.refs.move(name, old, new, author=by, message="pushed")
+        with suppress(RefCorruptedError):  # a damaged HEAD is the doctor's
+            if new is not None and name.startswith(BRANCHES) and store.refs.head_commit() is None:
+                store.refs.set_head(Head(name))
+
+
+class _Received:
+    """A pack file that nobody trusts yet."""
+
+    def __init__(self, store: Store, path: Path, pack_id: PackId) -> None:
+        self._store = store
+        self._path = path
+        self._pack_id = pack_id
+
+    def verify(self) -> None:
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._verify_id(fd)
+            entries = _read_entries(fd)
+            by_id = {entry.id: entry for entry in entries}
+            for entry in entries:
+                _check_object(entry.kind, self._plaintext(fd, entry, by_id, 0))
+        finally:
+            os.close(fd)
+
+    def _verify_id(self, fd: int) -> None:
+        hasher = blake3()
+        offset = 0
+        while block := os.pread(fd, _READ_SIZE, offset):
+            hasher.update(block)
+            offset += len(block)
+        if hasher.digest() != self._pack_id:
+            msg = f"content does not match pack id {self._pack_id.hex()[:12]}"
+            raise MalformedError(msg)
+
+    def _plaintext(self, fd: int, entry: Entry, by_id: dict[bytes, Entry], depth: int) -> bytes:
+        if entry.base is not None and (entry.kind is not Kind.CHUNK or depth >= MAX_BASE_DEPTH):
+            msg = f"entry {entry.id.hex()[:12]} has a base that it must not have"
+            raise MalformedError(msg)
+        base = None if entry.base is None else self._base(fd, entry.base, by_id, depth + 1)
+        payload = os.pread(fd, entry.stored_size, entry.offset)
+        plaintext = registry.decode(entry.codec, payload, entry.raw_size, base)
+        if content_id(entry.kind, plaintext) != entry.id:
+            msg = f"entry {entry.id.hex()[:12]} does not decode to its id"
+            raise MalformedError(msg)
+        return plaintext
+
+    def _base(self, fd: int, id_: bytes, by_id: dict[bytes, Entry], depth: int) -> bytes:
+        inside = by_id.get(id_)
+        if inside is not None and inside.kind is Kind.CHUNK:
+            return self._plaintext(fd, inside, by_id, depth)
+        try:
+            return read_plaintext(self._store, id_, Kind.CHUNK, depth)
+        except IntegrityError as error:
+            msg = f"base {id_.hex()[:12]} of a chunk is not readable here"
+            raise NotFoundError(msg) from error
+
+
+def _read_entries(fd: int) -> list[Entry]:
+    size = os.fstat(fd).st_size
+    pack_format.parse_header(os.pread(fd, len(HEADER), 0))
+    trailer = pack_format.parse_trailer(os.pread(fd, TRAILER_SIZE, max(0, size - TRAILER_SIZE)), size)
+    return pack_format.parse_table(os.pread(fd, trailer.table_size, trailer.table_offset), trailer)
+
+
+def _check_object(kind: Kind, plaintext: bytes) -> None:
+    """Objects must follow their formats: hostile names are refused here, not when somebody checks out."""
+    if kind is Kind.MANIFEST:
+        Manifest.from_bytes(plaintext)
+    elif kind is Kind.TREE:
+        Tree.from_bytes(plaintext)
+    elif kind is Kind.COMMIT:
+        Commit.from_bytes(plaintext)
