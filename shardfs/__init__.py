@@ -1,3 +1,82 @@
-"""Version control for AI models and datasets that can be mounted."""
+"""Version control for AI models and datasets that can be mounted.
+
+>>> import shardfs
+>>> repo = shardfs.init("project")                    # doctest: +SKIP
+>>> repo.add(["project/model.safetensors"])           # doctest: +SKIP
+>>> repo.commit("initial")                            # doctest: +SKIP
+>>> repo.read("HEAD:model.safetensors").read(8)       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shardfs.repository import Repository
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "clone", "init", "open", "open_remote"]
+
+
+def init(path: str | Path = ".", *, bare: bool = False, branch: str = "main") -> Repository:
+    """Make a repository in a directory and open it.
+
+    Args:
+        path: directory, made when missing; the store is `.shardfs` in it.
+        bare: make the directory itself the store, without a work tree, as servers have it.
+        branch: name of the first branch.
+
+    Raises:
+        AlreadyExistsError: there is a repository. ReadOnlyError, OutOfSpaceError, StoreError: by the disk.
+    """
+    from shardfs import opening
+
+    return opening.init(Path(path), bare=bare, branch=branch)
+
+
+def open(path: str | Path = ".") -> Repository:
+    """Open the repository that a directory is in: the directory itself or one above it, or a mount of it.
+
+    Raises:
+        RepositoryNotFoundError: there is none.
+    """
+    from shardfs import opening
+
+    return opening.open_at(Path(path))
+
+
+def clone(
+    url: str,
+    path: str | Path,
+    *,
+    full: bool = False,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> Repository:
+    """Copy history and metadata of a remote into a new repository; bytes come when they are read.
+
+    Args:
+        url: a directory or an http(s) address.
+        path: directory that is missing or empty.
+        full: copy all bytes now.
+        progress: called with bytes done, bytes in all and a name.
+
+    Raises:
+        RepositoryNotFoundError, RemoteError: nothing was made. AlreadyExistsError: the directory is not empty.
+    """
+    from shardfs import opening
+
+    return opening.clone(url, Path(path), full=full, progress=progress)
+
+
+def open_remote(url: str) -> Repository:
+    """Open a read-only view of a remote, without a clone; its metadata is kept in the user's cache directory.
+
+    Raises:
+        RepositoryNotFoundError, RemoteError: no repository there, or it cannot be reached.
+    """
+    from shardfs import opening
+
+    return opening.open_remote(url)

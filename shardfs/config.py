@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shardfs.errors import MalformedError, StoreError, UsageError
+from shardfs.errors import AlreadyExistsError, MalformedError, RefNotFoundError, StoreError, UsageError
 
 FORMAT: Final = 1  # version of the store layout that this program reads and writes
 _UNITS: Final = {"": 1, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -171,3 +171,42 @@ def _default_author() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user} <{user}@{socket.gethostname()}>"
+
+
+def set_remote(path: Path, name: str, url: str | None) -> None:
+    """Add a remote to a settings file, or remove it when `url` is None; comments in the file are kept.
+
+    Raises:
+        UsageError: not a remote name. AlreadyExistsError: it is there. RefNotFoundError: it is not.
+        StoreError: the file cannot be written; it is as it was.
+    """
+    import tomlkit
+
+    check_remote_name(name)
+    document = tomlkit.parse(path.read_text("utf-8"))
+    remotes = document.setdefault("remote", tomlkit.table(is_super_table=True))
+    if url is None:
+        if name not in remotes:
+            msg = f"no remote {name!r}"
+            raise RefNotFoundError(msg)
+        del remotes[name]
+    elif name in remotes:
+        msg = f"remote {name!r} exists already: {remotes[name].get('url')}"
+        raise AlreadyExistsError(msg)
+    else:
+        remotes[name] = {"url": url}
+    _replace(path, tomlkit.dumps(document))
+
+
+def _replace(path: Path, text: str) -> None:
+    temp = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with temp.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(path)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        msg = f"{path} cannot be written: {error.strerror}"
+        raise StoreError(msg) from error

@@ -5,9 +5,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
+from shardfs.errors import PathNotFoundError
 from shardfs.formats.commit import Commit
-from shardfs.formats.ids import CommitId
+from shardfs.formats.ids import CommitId, TreeId
+from shardfs.formats.tree import TreeEntry
 from shardfs.history.objects import Objects
+from shardfs.history.paths import Path, lookup
 
 
 def ancestors(objects: Objects, tips: Iterable[CommitId]) -> Iterator[tuple[CommitId, Commit]]:
@@ -45,3 +48,16 @@ def first_parents(objects: Objects, tip: CommitId | None) -> Iterator[tuple[Comm
 def is_ancestor(objects: Objects, old: CommitId, new: CommitId) -> bool:
     """Whether `old` is `new` or one of its ancestors."""
     return any(id_ == old for id_, _ in ancestors(objects, [new]))
+
+
+def touches(objects: Objects, commit: Commit, path: Path) -> bool:
+    """Whether a commit has another entry at `path` than its first parent."""
+    before = objects.commit(commit.parents[0]).tree if commit.parents else None
+    return _entry_at(objects, commit.tree, path) != (None if before is None else _entry_at(objects, before, path))
+
+
+def _entry_at(objects: Objects, root: TreeId, path: Path) -> TreeEntry | None:
+    try:
+        return lookup(objects, root, path)
+    except PathNotFoundError:
+        return None

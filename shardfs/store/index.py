@@ -110,6 +110,13 @@ class Index:
         with self._errors():
             return [_location(row).entry for row in self._connect().execute(sql, (pack_id,))]
 
+    def totals(self) -> dict[str, int]:
+        """Number and bytes of local packs, without a look at their entries."""
+        sql = "SELECT count(*), coalesce(sum(size), 0) FROM packs JOIN copies USING (pack) WHERE place = ?"
+        with self._errors():
+            count, size = self._connect().execute(sql, (LOCAL,)).fetchone()
+        return {"count": count, "bytes": size}
+
     def match(self, kind: Kind, prefix: bytes, high: bytes) -> list[bytes]:
         """Ids of a kind in [prefix, high], at most 20: for abbreviated ids."""
         sql = "SELECT DISTINCT id FROM entries WHERE id BETWEEN ? AND ? AND kind = ? LIMIT 20"

@@ -1,0 +1,88 @@
+"""Ways to get a `Repository`: make one, open one, clone one, look at a remote one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from blake3 import blake3
+
+from shardfs import config, discovery
+from shardfs.errors import AlreadyExistsError
+from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
+from shardfs.remotes import registry
+from shardfs.repository import Repository
+from shardfs.store.atomic import os_errors
+from shardfs.store.store import Store
+
+Progress = Callable[[int, int | None, str], None]
+
+
+def init(path: Path, *, bare: bool = False, branch: str = DEFAULT_BRANCH) -> Repository:
+    """See `shardfs.init`."""
+    store = path if bare else path / discovery.STORE_NAME
+    Store.create(store.absolute(), branch=branch).close()
+    return Repository(store.absolute())
+
+
+def open_at(path: Path) -> Repository:
+    """See `shardfs.open`."""
+    return Repository(discovery.find_store(path))
+
+
+def clone(url: str, path: Path, *, full: bool = False, progress: Progress | None = None) -> Repository:
+    """See `shardfs.clone`. What a failed clone made is removed again."""
+    registry.check_url(url)
+    if path.exists() and any(path.iterdir()):
+        msg = f"{path} is not empty"
+        raise AlreadyExistsError(msg)
+    existed = path.exists()
+    repo = init(path)
+    try:
+        _first_fetch(repo, url, full=full, progress=progress)
+    except BaseException:
+        repo.close()
+        with os_errors(f"cannot remove {path}"):
+            shutil.rmtree(path / discovery.STORE_NAME if existed else path, ignore_errors=True)
+        raise
+    store_path = repo.store_path
+    repo.close()
+    return Repository(store_path)
+
+
+def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress | None) -> None:
+    repo.add_remote("origin", url)
+    published = repo.remote("origin").refs()
+    repo.fetch("origin", full=full, progress=progress)
+    branch = (published.head or BRANCHES + DEFAULT_BRANCH).removeprefix(BRANCHES)
+    tip = repo.ref(f"{REMOTES}origin/{branch}")
+    repo.store.refs.set_head(Head(BRANCHES + branch))
+    if tip is not None:
+        repo.store.refs.move(
+            BRANCHES + branch,
+            None,
+            tip,
+            author=repo.settings.author,
+            message=f"clone: from {repo.remote('origin').url}",
+        )
+
+
+def open_remote(url: str) -> Repository:
+    """See `shardfs.open_remote`."""
+    registry.check_url(url)
+    name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    path = config.cache_home() / "remotes" / name
+    if not (path / "config.toml").exists():
+        with os_errors(f"cannot create {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = Store.create(path)
+        config.set_remote(store.layout.config, "origin", url)
+        store.close()
+    repo = Repository(path, read_only=True, url=url)
+    try:
+        repo.refresh()
+    except BaseException:
+        repo.close()
+        raise
+    return repo

@@ -1,0 +1,527 @@
+"""The facade: one object that wires store, history, staging, transfer and maintenance. It holds no logic."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from shardfs import config, discovery
+from shardfs.config import Settings
+from shardfs.diff import trees as tree_diff
+from shardfs.diff.trees import Change
+from shardfs.errors import PathNotFoundError, ReadOnlyError, RefNotFoundError, UsageError
+from shardfs.formats import ref as ref_format
+from shardfs.formats.commit import Commit
+from shardfs.formats.ids import CommitId, Kind
+from shardfs.formats.ref import BRANCHES, REMOTES, TAGS, Head, LogLine
+from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
+from shardfs.history import branches, paths, revisions, walk
+from shardfs.history.content import ContentFile, FileReader
+from shardfs.history.objects import Objects
+from shardfs.history.versions import Version, VersionList
+from shardfs.maintenance import doctor, gc, stats, verify
+from shardfs.remotes import registry
+from shardfs.remotes.base import Remote
+from shardfs.staging import areas, checkout, record, worktree
+from shardfs.staging.area import Area
+from shardfs.staging.checkout import CheckoutReport
+from shardfs.staging.record import CommitRequest
+from shardfs.staging.worktree import AddReport, Status, SwitchReport
+from shardfs.store.cache import Cache
+from shardfs.store.store import Store
+from shardfs.transfer import fetch, mirror, pull, push
+from shardfs.transfer.reader import Reader
+
+Progress = Callable[[int, int | None, str], None]
+READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
+
+
+class Repository:
+    """A repository. Safe to share between threads; a context manager, or close() once.
+
+    Attributes:
+        store_path: the store directory.
+        root: the work tree, None for a bare repository or a view of a remote.
+        read_only: whether every change is refused (a view of a remote).
+        settings: settings in force.
+        store, objects, reader: the parts, for tools that need more than the facade.
+    """
+
+    def __init__(self, store_path: Path, *, read_only: bool = False, url: str | None = None) -> None:
+        """Open the store at `store_path`.
+
+        Raises:
+            RepositoryNotFoundError, UnsupportedVersionError, MalformedError: no store that this program reads.
+        """
+        self.store_path = store_path
+        self.root = None if read_only else discovery.work_tree(store_path)
+        self.read_only = read_only
+        self.url = url
+        self.settings: Settings = config.load(store_path / "config.toml")
+        self.store = Store(store_path, self.settings.lock_wait_s)
+        self._guard = threading.RLock()
+        self._remotes: dict[str, Remote] = {}
+        self._areas: dict[str, Area] = {}
+        self._versions: dict[str, VersionList] = {}
+        self._cache: Cache | None = None
+        if self.settings.remotes:
+            self._cache = Cache.open(
+                self.settings.cache_dir,
+                limit_bytes=self.settings.cache_size,
+                free_floor_bytes=self.settings.cache_min_free,
+            )
+        self.reader = Reader(
+            self.store,
+            cache=self._cache,
+            remote=self.remote,
+            budget_bytes=self.settings.memory_budget,
+            deadline_s=self.settings.deadline_s,
+        )
+        self.objects = Objects(self.reader)
+
+    def close(self) -> None:
+        """Release files, connections and locks."""
+        with self._guard:
+            for part in (*self._areas.values(), *self._remotes.values(), self.reader, self._cache, self.store):
+                if part is not None:
+                    part.close()
+            self._areas.clear()
+            self._remotes.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Names
+
+    def head(self) -> Head:
+        """What HEAD names: a branch (full name) or a commit."""
+        return self.store.refs.head()
+
+    def head_commit(self) -> CommitId | None:
+        """The commit at HEAD; None on a branch without commits."""
+        return self.store.refs.head_commit()
+
+    def current_branch(self) -> str | None:
+        """Short name of the branch that HEAD names; None when HEAD is detached."""
+        branch = self.head().branch
+        return None if branch is None else branch.removeprefix(BRANCHES)
+
+    def ref(self, name: str) -> CommitId | None:
+        """The commit that a full ref name names, or None."""
+        return self.store.refs.get(name)
+
+    def tip(self, branch: str) -> CommitId | None:
+        """The newest commit of a branch (short name), or None."""
+        return self.store.refs.get(BRANCHES + branch)
+
+    def branches(self) -> dict[str, CommitId]:
+        """Branches by short name, sorted."""
+        return branches.listing(self.store.refs, BRANCHES)
+
+    def tags(self) -> dict[str, CommitId]:
+        """Tags by short name, sorted."""
+        return branches.listing(self.store.refs, TAGS)
+
+    def remote_branches(self) -> dict[str, CommitId]:
+        """Branches of remotes as of the last fetch, by "remote/branch"."""
+        return branches.listing(self.store.refs, REMOTES)
+
+    def commits_with_prefix(self, digits: str) -> list[CommitId]:
+        """Commits whose hexadecimal id starts with `digits`, at most 20."""
+        low, high = bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
+        return [CommitId(i) for i in self.store.index.match(Kind.COMMIT, low, high)]
+
+    def resolve(self, rev: str) -> CommitId:
+        """The commit that a revision names: id, short id, branch, tag, HEAD, remote/branch, with ~n and ^.
+
+        Raises:
+            RevisionNotFoundError: it names none, or more than one.
+        """
+        return revisions.resolve(rev, self, self.objects)
+
+    def commit_of(self, rev: str) -> tuple[CommitId, Commit]:
+        """Id and content of the commit that a revision names."""
+        id_ = self.resolve(rev)
+        return id_, self.objects.commit(id_)
+
+    def create_branch(self, name: str, rev: str = "HEAD") -> CommitId:
+        """Make a branch at a revision; returns its commit.
+
+        Raises:
+            UsageError: not a name. AlreadyExistsError: taken. RevisionNotFoundError: no such revision.
+        """
+        return branches.create(self._writable().refs, BRANCHES, name, self.resolve(rev), self.settings.author)
+
+    def delete_branch(self, name: str, *, force: bool = False) -> CommitId:
+        """Delete a branch; returns where it was.
+
+        Raises:
+            RefNotFoundError: no such branch. UsageError: it is the current one. NotFastForwardError: commits of it
+                are on no other branch and `force` is not set.
+        """
+        return branches.delete_branch(
+            self._writable().refs, self.objects, name, force=force, author=self.settings.author
+        )
+
+    def create_tag(self, name: str, rev: str = "HEAD", *, force: bool = False) -> CommitId:
+        """Make a tag at a revision (`force`: move an existing one); returns its commit."""
+        refs = self._writable().refs
+        return branches.create(refs, TAGS, name, self.resolve(rev), self.settings.author, force=force)
+
+    def delete_tag(self, name: str) -> CommitId:
+        """Delete a tag; returns where it was."""
+        return branches.delete(self._writable().refs, TAGS, name, self.settings.author)
+
+    def reflog(self, name: str | None = None) -> list[LogLine]:
+        """Moves of a branch (short or full name; None: the current one), newest first."""
+        short = name or self.current_branch() or ""
+        full = short if short.startswith("refs/") else BRANCHES + short
+        if not ref_format.is_ref_name(full):
+            msg = f"no branch {short!r}"
+            raise RefNotFoundError(msg)
+        return self.store.refs.log(full)
+
+    def switch(
+        self, name: str, *, create: bool = False, detach: bool = False, start: str = "HEAD", force: bool = False
+    ) -> SwitchReport:
+        """Make a branch (or, with `detach`, a commit) current and update unchanged files of the work tree.
+
+        Raises:
+            RefNotFoundError: no such branch. LocalChangesError: files with changes that are stored nowhere are in
+                the way; nothing was changed.
+        """
+        self._writable()
+        return worktree.switch(self, name, create=create, detach=detach, start=start, force=force)
+
+    # History
+
+    def log(
+        self, rev: str = "HEAD", *, limit: int | None = None, path: str = "", first_parent: bool = False
+    ) -> Iterator[tuple[CommitId, Commit]]:
+        """Commits reachable from a revision, newest first; with `path` those that changed it."""
+        tip = self.resolve(rev)
+        found = walk.first_parents(self.objects, tip) if first_parent else walk.ancestors(self.objects, [tip])
+        names = paths.parse(path)
+        for count, item in enumerate(item for item in found if not names or walk.touches(self.objects, item[1], names)):
+            if limit is not None and count >= limit:
+                return
+            yield item
+
+    def versions(self, branch: str | None = None) -> list[Version]:
+        """The line of first parents of a branch (None: the current one), oldest first."""
+        tip = self.head_commit() if branch is None else self.tip(branch)
+        with self._guard:
+            known = self._versions.setdefault(branch or "", VersionList(self.objects))
+        return known.at(tip)
+
+    def diff(self, old: str, new: str, path: str = "") -> list[Change]:
+        """Changed files and links from one revision to another, below `path`."""
+        names = paths.parse(path)
+        found = tree_diff.changes(self.objects, self.commit_of(old)[1].tree, self.commit_of(new)[1].tree)
+        return [change for change in found if change.path[: len(names)] == names]
+
+    def shared_bytes(self, change: Change) -> int:
+        """Bytes of the new file of a change that lie in chunks of the old one; 0 unless both are files."""
+        if isinstance(change.old, FileEntry) and isinstance(change.new, FileEntry):
+            return tree_diff.shared_bytes(self.objects, change.old, change.new)
+        return 0
+
+    # Content
+
+    def entry(self, rev: str, path: str = "") -> TreeEntry:
+        """The file, link or directory at a path of a revision.
+
+        Raises:
+            PathNotFoundError: nothing there.
+        """
+        return paths.lookup(self.objects, self.commit_of(rev)[1].tree, paths.parse(path))
+
+    def list(self, rev: str, path: str = "") -> list[TreeEntry]:
+        """The entries of a directory of a revision, or the one file there."""
+        entry = self.entry(rev, path)
+        return [*self.objects.tree(entry.tree).entries] if isinstance(entry, DirEntry) else [entry]
+
+    def walk(self, rev: str, path: str = "") -> Iterator[tuple[paths.Path, TreeEntry]]:
+        """All entries below a directory of a revision, with full paths, directories before their content."""
+        entry, names = self.entry(rev, path), paths.parse(path)
+        if isinstance(entry, DirEntry):
+            yield from paths.walk(self.objects, entry.tree, names)
+        else:
+            yield names, entry
+
+    def open_entry(self, entry: FileEntry) -> FileReader:
+        """Random access to the content of a file of a commit."""
+        return FileReader(entry, self.objects, self.reader)
+
+    def read(self, where: str) -> BinaryIO:
+        """The file at "REV:PATH" as a seekable binary file that torch.load and safetensors accept.
+
+        Raises:
+            UsageError: not of that form. RevisionNotFoundError, PathNotFoundError: no such revision or file.
+        """
+        rev, colon, path = where.partition(":")
+        if not colon or not path:
+            msg = f"{where!r}: write REVISION:PATH"
+            raise UsageError(msg)
+        entry = self.entry(rev or "HEAD", path)
+        if not isinstance(entry, FileEntry):
+            msg = f"{path} is not a regular file in {rev or 'HEAD'}"
+            raise PathNotFoundError(msg)
+        return io.BufferedReader(ContentFile(self.open_entry(entry), path), READ_BUFFER_SIZE)
+
+    def attachments(self, rev: str) -> list[FileEntry]:
+        """Files that were attached to a commit (training logs)."""
+        tree = self.commit_of(rev)[1].attachments
+        entries = self.objects.tree(tree).entries if tree else ()
+        return [entry for entry in entries if isinstance(entry, FileEntry)]
+
+    # Staging
+
+    def area(self, branch: str | None = None) -> Area:
+        """The staging area of a branch (None: the current one), brought up to the branch's tip."""
+        self._writable()
+        name = branch or self.current_branch()
+        if name is None:
+            msg = "HEAD is detached: there is no staging area; `shardfs switch BRANCH` first"
+            raise UsageError(msg)
+        with self._guard:
+            if name not in self._areas:
+                self._areas[name] = areas.open_area(self, name)
+            areas.refresh(self, name, self._areas[name])
+            return self._areas[name]
+
+    def refresh_area(self, branch: str | None = None) -> None:
+        """Put a staging area on the branch's tip when another process moved it."""
+        self.area(branch)
+
+    def add(
+        self, files: Iterable[str | Path], *, update_deleted: bool = False, progress: Progress | None = None
+    ) -> AddReport:
+        """Put files, directories or glob patterns of the work tree into staging; chunked and durable at once.
+
+        Raises:
+            PathNotFoundError: a path matches nothing. UnsupportedFileError: a device, socket or pipe was named.
+            FileChangedError: a file was written to meanwhile; nothing was staged.
+        """
+        return worktree.add(self, files, update_deleted=update_deleted, progress=progress)
+
+    def remove(self, files: Iterable[str | Path], *, keep: bool = False) -> list[str]:
+        """Remove paths from staging and, unless `keep`, unchanged files from the work tree; returns the paths."""
+        return worktree.remove(self, files, keep=keep)
+
+    def reset(self, files: Iterable[str | Path] = ()) -> list[str]:
+        """Make paths of staging (all without any) as they are in the branch's tip; returns the paths."""
+        return worktree.reset(self, files)
+
+    def status(self) -> Status:
+        """What is staged, and how the work tree differs from staging."""
+        return worktree.status(self)
+
+    def commit(  # noqa: PLR0913 - options by keyword
+        self,
+        message: str,
+        *,
+        author: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        datasets: Mapping[str, Path] | None = None,
+        logs: Sequence[Path] = (),
+        time_us: int | None = None,
+        branch: str | None = None,
+        tag: str | None = None,
+        allow_empty: bool = False,
+        progress: Progress | None = None,
+    ) -> CommitId:
+        """Turn a staging area into a commit; returns its id when it is durable.
+
+        Args:
+            message: any text that is not blank.
+            author: "Name <address>"; None for the configured one.
+            meta: JSON values by key.
+            datasets: files or directories whose digests are recorded by name.
+            logs: files that are attached to the commit.
+            time_us: microseconds since 1970; None for now.
+            branch: short name; None for the current one.
+            tag: also make this tag.
+            allow_empty: make a commit even if nothing changed.
+            progress: called with bytes done, bytes in all and a name.
+
+        Raises:
+            NothingToCommitError: the area equals the tip. RefChangedError: another commit came first; staging is
+                as it was. Errors of the disk: nothing was committed.
+        """
+        request = CommitRequest(
+            message=message,
+            author=author or self.settings.author,
+            time_us=time.time_ns() // 1000 if time_us is None else time_us,
+            meta=dict(meta or {}),
+            datasets=dict(datasets or {}),
+            logs=tuple(logs),
+            tag=tag,
+            allow_empty=allow_empty,
+        )
+        return record.commit(self, self._branch(branch), request, progress)
+
+    def import_directory(self, directory: Path, message: str, **options: Any) -> CommitId:
+        """Make a directory's whole content the next commit; options as of `commit`."""
+        worktree.stage_directory(self, directory, self._branch(options.get("branch")), options.get("progress"))
+        return self.commit(message, **options)
+
+    def checkout(
+        self,
+        rev: str,
+        files: Sequence[str] = (),
+        *,
+        into: Path | None = None,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> CheckoutReport:
+        """Write files of a revision (all without any) as plain files into the work tree or `into`.
+
+        Raises:
+            PathNotFoundError: not in that revision. LocalChangesError: a file has changes that are stored nowhere
+                and `force` is not set.
+        """
+        return worktree.checkout(self, rev, files, into=into, force=force, progress=progress)
+
+    def export(self, rev: str, directory: Path, progress: Progress | None = None) -> CheckoutReport:
+        """Write a whole revision into a directory that is missing or empty."""
+        tree = self.commit_of(rev)[1].tree
+        return checkout.export(self.objects, tree, self.open_entry, directory, progress)
+
+    # Remotes
+
+    def remotes(self) -> dict[str, str]:
+        """URLs by name."""
+        return dict(self.settings.remotes)
+
+    def add_remote(self, name: str, url: str) -> None:
+        """Remember a remote. Raises UsageError for a bad name or URL, AlreadyExistsError."""
+        registry.check_url(url)
+        config.set_remote(self._writable().layout.config, name, url)
+        self.settings = config.load(self.store_path / "config.toml")
+
+    def remove_remote(self, name: str) -> None:
+        """Forget a remote and its remote-tracking branches. Raises RefNotFoundError."""
+        config.set_remote(self._writable().layout.config, name, None)
+        branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
+        self.settings = config.load(self.store_path / "config.toml")
+
+    def remote(self, name: str) -> Remote:
+        """The connection to a remote.
+
+        Raises:
+            RefNotFoundError: no such remote.
+        """
+        with self._guard:
+            if name not in self._remotes:
+                url = self.settings.remotes.get(name)
+                if url is None:
+                    msg = f"no remote {name!r}; `shardfs remote add {name} URL` makes one"
+                    raise RefNotFoundError(msg)
+                self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
+            return self._remotes[name]
+
+    def fetch(
+        self, remote: str = "origin", *, full: bool = False, prune: bool = False, progress: Progress | None = None
+    ) -> fetch.FetchReport:
+        """Get history and metadata of a remote (`full`: all bytes), move its remote-tracking branches."""
+        self._writable()
+        return fetch.fetch(self.store, self.remote(remote), full=full, prune=prune, progress=progress)
+
+    def pull(
+        self, remote: str = "origin", branch: str | None = None, progress: Progress | None = None
+    ) -> pull.PullReport:
+        """Fetch, then move a branch forward to the remote's and update unchanged files of the work tree.
+
+        Raises:
+            NotFastForwardError: both have commits that the other lacks.
+        """
+        name = self._branch(branch)
+        self.fetch(remote, progress=progress)
+        return pull.fast_forward(
+            self.store,
+            self.objects,
+            remote,
+            name,
+            author=self.settings.author,
+            before_move=lambda old, new: worktree.follow(self, name, old, new),
+        )
+
+    def push(
+        self,
+        remote: str = "origin",
+        names: Sequence[str] = (),
+        *,
+        tags: bool = False,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> push.PushReport:
+        """Send what a remote lacks of some branches (none: the current one), then move its refs."""
+        wanted = [self._branch(None)] if not names else list(names)
+        updates = push.plan_updates(self.store.refs, self.remote(remote).name, wanted, tags=tags)
+        return push.push(
+            self.store, self.reader, self.objects, self.remote(remote), updates, force=force, progress=progress
+        )
+
+    def refresh(self) -> None:
+        """Bring a view of a remote up to date; does nothing for other repositories."""
+        if self.url is not None:
+            mirror.mirror(self.store, self.remote("origin"))
+
+    # Maintenance
+
+    def stats(self) -> stats.Stats:
+        """Logical and stored bytes, counts, and a row per commit."""
+        tips = [*self.store.refs.list().values()]
+        return stats.stats(self.store, self.objects, tips)
+
+    def stats_snapshot(self) -> dict[str, Any]:
+        """Cheap counters of this process and store, for `.shardfs/stats.json`."""
+        return {"packs": self.store.index.totals(), "reader": self.reader.counters()}
+
+    def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:
+        """Check every pack, object, chunk and ref; changes nothing, finds everything."""
+        return verify.verify(self.store, self.objects, self.reader, remote=remote, progress=progress)
+
+    def gc(
+        self, *, dry_run: bool = False, grace_s: float = gc.GRACE_S, progress: Progress | None = None
+    ) -> gc.GcReport:
+        """Delete what no ref, reflog or staging area needs."""
+        keep = areas.references(self)
+        return gc.gc(self._writable(), self.objects, keep=keep, grace_s=grace_s, dry_run=dry_run, progress=progress)
+
+    def diagnose(self) -> list[doctor.Finding]:
+        """What is wrong or could be better, each with the command that mends it."""
+        return doctor.diagnose(self.store, self.settings)
+
+    def fix(self) -> list[doctor.Finding]:
+        """Mend what can be mended without losing anything; returns what was done."""
+        return doctor.fix(self.store, self.settings)
+
+    def rebuild_index(self) -> list[str]:
+        """Make the index again from the packs; returns what could not be read."""
+        return [str(error) for error in self._writable().rebuild_index()]
+
+    def _writable(self) -> Store:
+        if self.read_only:
+            msg = f"{self.url or self.store_path} is a read-only view; clone it to make changes"
+            raise ReadOnlyError(msg)
+        return self.store
+
+    def _branch(self, name: str | None) -> str:
+        self._writable()
+        found = name or self.current_branch()
+        if found is None:
+            msg = "HEAD is detached; name a branch or `shardfs switch` to one"
+            raise UsageError(msg)
+        return found

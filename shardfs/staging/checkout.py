@@ -1,0 +1,156 @@
+"""Commits as plain files: each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardfs.errors import AlreadyExistsError, LocalChangesError
+from shardfs.formats.ids import TreeId
+from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, TreeEntry
+from shardfs.history import paths
+from shardfs.history.content import FileReader
+from shardfs.history.objects import Objects
+from shardfs.history.paths import Path as TreePath
+from shardfs.history.paths import show
+from shardfs.store.atomic import os_errors
+
+Progress = Callable[[int, int | None, str], None]
+Opener = Callable[[FileEntry], FileReader]
+MayReplace = Callable[[TreePath, TreeEntry], bool]
+
+
+@dataclass(slots=True)
+class CheckoutReport:
+    """What was written: files and links, and bytes of files."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+def write_files(
+    target: Path,
+    items: Iterable[tuple[TreePath, TreeEntry]],
+    open_entry: Opener,
+    *,
+    may_replace: MayReplace,
+    progress: Progress | None = None,
+    total: int | None = None,
+) -> CheckoutReport:
+    """Write entries below `target`, parents as needed; existing equal links and directories are kept.
+
+    Names come from verified trees, so they never hold "/" or ".."; a symbolic link in place of a parent
+    directory is refused, so nothing is written outside `target`.
+
+    Args:
+        target: directory; made when missing.
+        items: entries with their paths below `target`; directories before their content.
+        open_entry: source of file contents.
+        may_replace: asked before an existing file or link at a path is replaced by an entry.
+        progress: called after each block.
+        total: bytes of all files, for progress.
+
+    Raises:
+        LocalChangesError: an existing file may not be replaced; nothing after it was written.
+        AlreadyExistsError: a directory or a link to one is in the way.
+        OutOfSpaceError, ReadOnlyError, StoreError: by the disk. Errors of `FileReader.read_at`.
+    """
+    report = CheckoutReport()
+    with os_errors(f"cannot write below {target}"):
+        target.mkdir(parents=True, exist_ok=True)
+    for path, entry in items:
+        place = Path(os.fsdecode(os.path.join(os.fsencode(target), *path)))  # noqa: PTH118 - names are bytes
+        with os_errors(f"cannot write {place}"):
+            _make_parents(target, path[:-1])
+            if isinstance(entry, DirEntry):
+                _make_directory(place)
+                continue
+            _check_replace(place, path, entry, may_replace)
+            if isinstance(entry, LinkEntry):
+                _write_link(place, entry)
+            else:
+                report.bytes += _write_file(place, open_entry(entry), progress, report.bytes, total)
+        report.files += 1
+    return report
+
+
+def _check_replace(place: Path, path: TreePath, entry: TreeEntry, may_replace: MayReplace) -> None:
+    if place.is_dir() and not place.is_symlink():
+        msg = f"{place} is a directory; move it away first"
+        raise AlreadyExistsError(msg)
+    if (place.exists() or place.is_symlink()) and not may_replace(path, entry):
+        msg = f"{show(path)} has changes that are stored nowhere; add it, or use --force to overwrite it"
+        raise LocalChangesError(msg)
+
+
+def _make_parents(target: Path, names: TreePath) -> None:
+    folder = target
+    for name in names:
+        folder = folder / os.fsdecode(name)
+        _make_directory(folder)
+
+
+def _make_directory(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        msg = f"{folder} is not a directory; move it away first"
+        raise AlreadyExistsError(msg)
+    folder.mkdir(exist_ok=True)
+
+
+def _temp_beside(place: Path) -> Path:
+    return place.with_name(f".shardfs-{os.getpid()}-{os.urandom(6).hex()}")
+
+
+def _write_link(place: Path, entry: LinkEntry) -> None:
+    temp = _temp_beside(place)
+    temp.symlink_to(os.fsdecode(entry.target))
+    temp.replace(place)
+
+
+def _write_file(place: Path, reader: FileReader, progress: Progress | None, done: int, total: int | None) -> int:
+    temp = _temp_beside(place)
+    mode = 0o777 if reader.entry.executable else 0o666
+    try:
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+            for block in reader.blocks():
+                _write_block(file.fileno(), block)
+                done += len(block)
+                if progress is not None:
+                    progress(done, total, place.name)
+            os.ftruncate(fd, reader.size)
+        temp.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            temp.unlink()
+        raise
+    return reader.size
+
+
+def _write_block(fd: int, block: bytes) -> None:
+    """Write a block; blocks of zeros become holes (a 16 GiB sparse file stays sparse)."""
+    if block[:1] == b"\0" and not any(memoryview(block)[:64]) and block.count(0) == len(block):
+        os.lseek(fd, len(block), os.SEEK_CUR)
+        return
+    view = memoryview(block)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def export(
+    objects: Objects, tree: TreeId, open_entry: Opener, directory: Path, progress: Progress | None = None
+) -> CheckoutReport:
+    """Write a whole tree into a directory that is missing or empty.
+
+    Raises:
+        AlreadyExistsError: the directory is not empty. Errors as `write_files`.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        msg = f"{directory} is not an empty directory"
+        raise AlreadyExistsError(msg)
+    total = sum(entry.size for _, entry in paths.files(objects, tree))
+    items = paths.walk(objects, tree)
+    return write_files(directory, items, open_entry, may_replace=lambda *_: False, progress=progress, total=total)
