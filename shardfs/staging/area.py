@@ -7,63 +7,57 @@ at once, and several processes can have the same area open. Errors are `AreaErro
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
+from shardfs.errors import AreaError, StoreError
 from shardfs.formats.ids import Kind, TreeId
-from shardfs.formats.tree import TreeEntry
-from shardfs.staging.nodes import ROOT, NodeStat, OpenContent, PathKey, Trees
+from shardfs.formats.tree import MAX_NAME_SIZE, TreeEntry
+from shardfs.staging import rebase as rebasing
+from shardfs.staging.attributes import Attributes
+from shardfs.staging.changes import Change, Overlay, changes
+from shardfs.staging.database import Database, insert, row_at, rows_where, set_fact
+from shardfs.staging.generations import Generations
+from shardfs.staging.handles import AreaFile, OpenFiles
+from shardfs.staging.locks import ClosingLock, SessionLock, SnapshotLock
+from shardfs.staging.namespace import RENAME_NOREPLACE, Namespace, Removed
+from shardfs.staging.nodes import ROOT, NodeKind, NodeStat, OpenContent, PathKey, Row, Trees, new_row
+from shardfs.staging.opened import Surroundings
+from shardfs.staging.recovery import SWEEP, Recovery, recover
+from shardfs.staging.snapshot import Snapshot
+from shardfs.staging.view import BASE_TIME, View, path_of
 
-RENAME_NOREPLACE = 1  # value of Linux' renameat2
+SESSION_WAIT_S: Final = 5.0  # another process that only puts the area in order is done by then
+_BATCH: Final = 500  # entries per transaction of put_entries: others wait for about 20 ms
 
+__all__ = ["RENAME_NOREPLACE", "ROOT", "Area", "AreaFile", "Change", "NodeKind", "NodeStat", "Recovery", "Snapshot"]
 
-class AreaFile:
-    """An open file of an area. Share it between threads as you like; release() it once."""
-
-    ino: int
-
-    def stat(self) -> NodeStat:
-        """Attributes as of now, also of a file that was unlinked since."""
-        raise NotImplementedError
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`, fewer only at the end. Sees unfinished writes of all handles."""
-        raise NotImplementedError
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
-        """Write all of `data` at `offset` (at the end when opened with O_APPEND); returns len(data).
-
-        Raises:
-            AreaError: EBADF when not opened for writing, ENOSPC and what else the disk says.
-        """
-        raise NotImplementedError
-
-    def truncate(self, size: int) -> None:
-        """Cut to, or extend with zeros to, `size` bytes."""
-        raise NotImplementedError
-
-    def utimens(self, mtime_ns: int) -> None:
-        """Set the modification time, also of a file that was unlinked since."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """A descriptor was closed (FUSE flush). Commits wait shortly for the release that follows."""
-        raise NotImplementedError
-
-    def fsync(self) -> None:
-        """Make content and metadata durable; what was written so far is what commits take from now on."""
-        raise NotImplementedError
-
-    def release(self) -> None:
-        """Close. The last release of a handle that can write makes the content what commits take."""
-        raise NotImplementedError
+_Names = list[bytes]  # inside the class, `list` is the method
+_Paths = list[PathKey]
 
 
 class Area:
-    """The staging area of one branch. See the module."""
+    """The staging area of one branch. See the module. Not to be used across fork."""
 
-    root = ROOT
+    root: Final = ROOT
+
+    def __init__(self, directory: Path, trees: Trees, open_content: OpenContent) -> None:
+        """Use `Area.open`."""
+        self.directory = directory
+        self.recovery = Recovery()
+        self._session = SessionLock(directory / "session.lock")
+        self._snapshots = SnapshotLock(directory / "snapshot.lock")
+        self._closing = ClosingLock(directory / "closing.lock")
+        self._files = Generations(directory / "files", self._snapshots)
+        self._database = Database(directory / "area.sqlite")
+        self._view = View(trees)
+        self._names = Namespace(self._view, self._files)
+        self._attributes = Attributes(self._database, self._view)
+        self._opened = OpenFiles(Surroundings(self._database, self._view, self._files, self._closing, open_content))
 
     @classmethod
     def open(
@@ -77,7 +71,7 @@ class Area:
         """Open the area in `directory`; a new one starts at the tree `base`.
 
         An area that exists keeps its own base: compare `area.base` with the branch's tip and `rebase`.
-        What a killed process left unfinished is put in order first, unless a live session owns it.
+        What a killed process left unfinished is put in order first (see `recovery`), unless a live session owns it.
 
         Args:
             directory: made when missing.
@@ -85,47 +79,97 @@ class Area:
             open_content: source of committed file contents.
             base: tree of the branch's tip, None before the first commit.
             base_time_ns: modification time that unchanged entries show (the commit's time).
+
+        Raises:
+            StoreError: the directory or its database cannot be made or read.
         """
-        raise NotImplementedError
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            area = cls(directory, trees, open_content)
+        except OSError as error:
+            msg = f"cannot open the staging area {directory}: {error.strerror}"
+            raise StoreError(msg) from error
+        try:
+            area._start(base, base_time_ns)
+        except BaseException:
+            area.close()
+            raise
+        return area
 
     def close(self) -> None:
-        """End the session, if any, and close the database. Open files should be released before."""
-        raise NotImplementedError
+        """End the session, if any, and close the database. Release open files before."""
+        try:
+            self._opened.close()
+            if self._session.held:
+                recover(self._database, self._files)
+        finally:
+            self._closing.close()
+            self._session.release()
+            self._database.close()
+
+    def __enter__(self) -> Area:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def base(self) -> TreeId | None:
         """The committed tree that changes are relative to."""
-        raise NotImplementedError
+        with self._database.read() as db:
+            base = self._root_row(row_at(db, ROOT)).base
+        return None if base is None else TreeId(base)
 
-    def start_session(self, who: str) -> None:
+    def start_session(self, who: str, wait_s: float = SESSION_WAIT_S) -> None:
         """Become the one process that may write through handles (create, mknod, open for writing, truncate).
 
+        Args:
+            who: for people, as in "the mount at /home/me/models".
+            wait_s: seconds to wait for another session to end.
+
         Raises:
-            LockedError: another process is; the message says which.
+            LockedError: another process has it; the message says which.
         """
-        raise NotImplementedError
+        self._session.acquire(who, wait_s)
+        self.recovery = recover(self._database, self._files)
+        with self._database.write(durable=True) as db:
+            set_fact(db, SWEEP, 1)
 
     # Looking
 
     def lookup(self, parent: int, name: bytes) -> NodeStat:
-        """The entry `name` of a directory (ENOENT, ENOTDIR)."""
-        raise NotImplementedError
+        """The entry `name` of a directory (ENOENT, ENOTDIR, ENAMETOOLONG)."""
+        if len(name) > MAX_NAME_SIZE:
+            raise AreaError(errno.ENAMETOOLONG, name)
+        with self._database.read() as db:
+            row = self._view.child(db, self._view.node(db, parent), name)
+        return self._opened.stat_of(row)
 
     def find(self, path: PathKey) -> NodeStat:
         """The node at a path from the root (ENOENT, ENOTDIR)."""
-        raise NotImplementedError
+        with self._database.read() as db:
+            row = self._view.at(db, path)
+        return self._opened.stat_of(row)
 
     def stat(self, ino: int) -> NodeStat:
         """A node by inode number, which lookup, find or list of this object gave (ENOENT)."""
-        raise NotImplementedError
+        with self._database.read() as db:
+            row = self._view.node(db, ino)
+        return self._opened.stat_of(row)
 
     def list(self, ino: int) -> list[NodeStat]:
         """The entries of a directory, in no order, without "." and ".." (ENOENT, ENOTDIR)."""
-        raise NotImplementedError
+        with self._database.read() as db:
+            rows = self._view.children(db, self._view.directory(db, ino))
+        return [self._opened.stat_of(row) for row in rows]
 
     def readlink(self, ino: int) -> bytes:
         """The target of a link (EINVAL when it is none)."""
-        raise NotImplementedError
+        with self._database.read() as db:
+            row = self._view.node(db, ino)
+        if row.target is None:
+            raise AreaError(errno.EINVAL, row.name)
+        return row.target
 
     # Changing
 
@@ -134,69 +178,105 @@ class Area:
 
         Commits take a new file from its first release or fsync on.
         """
-        raise NotImplementedError
+        self._check_session(name)
+        try:
+            with self._database.write() as db:
+                row = self._names.make(db, parent, name, NodeKind.FILE, mode, wgen=1, last_gen=1)
+                return self._opened.created(row, flags)
+        except AreaError as error:
+            if error.errno != errno.EEXIST or flags & os.O_EXCL:
+                raise
+        return self._opened.open(self.lookup(parent, name).ino, flags)
 
     def mknod(self, parent: int, name: bytes, mode: int) -> NodeStat:
         """Make an empty file without opening it."""
-        raise NotImplementedError
+        return self._make(parent, name, NodeKind.FILE, mode, content=b"")
 
     def mkdir(self, parent: int, name: bytes, mode: int) -> NodeStat:
-        """Make a directory."""
-        raise NotImplementedError
+        """Make a directory (EEXIST, ENOENT, ENOTDIR)."""
+        return self._make(parent, name, NodeKind.DIR, mode)
 
     def symlink(self, parent: int, name: bytes, target: bytes) -> NodeStat:
         """Make a symbolic link."""
-        raise NotImplementedError
+        with self._database.write() as db:
+            row = self._names.symlink(db, parent, name, target)
+        return self._opened.stat_of(row)
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a file or link; open handles keep working (ENOENT, EISDIR)."""
-        raise NotImplementedError
+        removed = Removed()
+        with self._database.write() as db:
+            self._names.unlink(db, parent, name, removed)
+        self._after(removed)
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory (ENOENT, ENOTDIR, ENOTEMPTY)."""
-        raise NotImplementedError
+        removed = Removed()
+        with self._database.write() as db:
+            self._names.rmdir(db, parent, name, removed)
+        self._after(removed)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         """Move an entry, over an existing one unless RENAME_NOREPLACE (EEXIST, EINVAL, ENOTEMPTY ...)."""
-        raise NotImplementedError
+        removed = Removed()
+        with self._database.write() as db:
+            self._names.rename(db, (parent, name), (new_parent, new_name), flags, removed)
+        self._after(removed)
 
     def chmod(self, ino: int, mode: int) -> NodeStat:
         """Set the permission bits (0o7777). Commits keep only whether the owner may execute."""
-        raise NotImplementedError
+        with self._database.write() as db:
+            row = self._attributes.chmod(db, ino, mode)
+        return self._opened.stat_of(row)
 
     def utimens(self, ino: int, mtime_ns: int) -> NodeStat:
         """Set the modification time."""
-        raise NotImplementedError
+        self._opened.set_mtime(ino, mtime_ns)
+        with self._database.write() as db:
+            row = self._attributes.utimens(db, ino, mtime_ns)
+        return self._opened.stat_of(row)
 
     def truncate(self, ino: int, size: int) -> None:
         """Cut or extend a file by inode number: open, truncate, release."""
-        raise NotImplementedError
+        file = self.open_file(ino, os.O_WRONLY)
+        try:
+            file.truncate(size)
+        finally:
+            file.release()
 
     def open_file(self, ino: int, flags: int) -> AreaFile:
-        """Open a file: access mode, O_TRUNC and O_APPEND of `flags` count (ENOENT, EISDIR, ELOOP for links)."""
-        raise NotImplementedError
+        """Open a file: access mode, O_TRUNC and O_APPEND of `flags` count (ENOENT, EISDIR, ELOOP for links).
 
-    def sync(self, ino: int) -> None:
-        """Make all metadata operations so far durable (fsync of a directory)."""
-        raise NotImplementedError
+        Raises:
+            AreaError: also EROFS for writing without a session.
+        """
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._check_session(b"")
+        return self._opened.open(ino, flags)
+
+    def sync(self, ino: int = ROOT) -> None:
+        """Make all metadata operations so far durable (fsync of the directory `ino`)."""
+        del ino  # one log holds the operations on all directories
+        with self._database.write(durable=True) as db:
+            set_fact(db, "synced", 1)
 
     # Extended attributes: kept in the area, never committed
 
     def get_xattr(self, ino: int, name: bytes) -> bytes:
         """The value of an attribute (ENODATA)."""
-        raise NotImplementedError
+        return self._attributes.get(ino, name)
 
     def set_xattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
         """Set an attribute; `flags` 1 = must not exist (EEXIST), 2 = must exist (ENODATA)."""
-        raise NotImplementedError
+        self._attributes.set(ino, name, value, flags)
 
-    def list_xattrs(self, ino: int) -> list[bytes]:
+    def list_xattrs(self, ino: int) -> _Names:
         """Names of the attributes, sorted."""
-        raise NotImplementedError
+        return self._attributes.names(ino)
 
     def remove_xattr(self, ino: int, name: bytes) -> None:
         """Remove an attribute (ENODATA)."""
-        raise NotImplementedError
+        self._attributes.remove(ino, name)
 
     # The command line's door
 
@@ -204,17 +284,146 @@ class Area:
         """Put committed content at a path, in place of what is there; missing parents are made.
 
         `entry.name` is ignored in favour of the path's last name. A parent that is a file is replaced.
+        Content that the base has there already leaves no change behind.
         """
-        raise NotImplementedError
+        self.put_entries([(path, entry, mtime_ns)])
 
     def put_entries(self, items: Iterable[tuple[PathKey, TreeEntry, int | None]]) -> None:
-        """Many `put_entry` in few transactions."""
-        raise NotImplementedError
+        """Many `put_entry`, a few hundred per transaction."""
+        rest = iter(items)
+        while batch := tuple(islice(rest, _BATCH)):
+            removed = Removed()
+            with self._database.write() as db:
+                for path, entry, mtime_ns in batch:
+                    self._names.put(db, path, entry, mtime_ns, removed)
+            self._after(removed)
 
     def remove(self, path: PathKey) -> None:
         """Remove a file, a link or a whole directory (ENOENT)."""
-        raise NotImplementedError
+        removed = Removed()
+        with self._database.write() as db:
+            self._names.remove(db, path, removed)
+        self._after(removed)
+
+    # Commits
+
+    def changes(self) -> Iterator[Change]:
+        """Paths that differ from the base, as a commit would now take them; parents before children.
+
+        Whole directories that were added, removed or moved are listed file by file.
+        """
+        with self._database.read() as db:
+            overlay = Overlay.load(db)
+        return changes(overlay, self._view)
+
+    def unfinished(self) -> _Paths:
+        """Files that are being written to: a commit takes their last stable content, or leaves new ones out."""
+        with self._database.read() as db:
+            paths = [path_of(db, row) for row in rows_where(db, "wgen IS NOT NULL")]
+        return sorted(path for path in paths if path is not None)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that a commit needs, from one moment. Waits up to a second for files that are being closed.
+
+        The caller builds it, publishes the commit, calls `mark_committed` and closes the snapshot.
+        """
+        self._closing.wait()
+        fd = self._snapshots.share()
+        try:
+            with self._database.read() as db:
+                overlay = Overlay.load(db)
+            return Snapshot(overlay, self._view, self._files.path, lambda: self._close_snapshot(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def mark_committed(self, snapshot: Snapshot, new_base: TreeId) -> None:
+        """The tree that `snapshot` built is now the branch's tip: make it the base.
+
+        What changed since the snapshot stays changed. What the area shows does not move by a byte.
+
+        Args:
+            snapshot: a snapshot that was built and is still open.
+            new_base: what `snapshot.build` returned; its trees can be read by now.
+        """
+        if snapshot.built.get(ROOT) != new_base:
+            msg = "the new base is not the tree that the snapshot built"
+            raise ValueError(msg)
+        removed = Removed()
+        alone = not self._session.held and self._session.try_acquire("commit")
+        try:
+            with self._database.write() as db:
+                rebasing.mark_committed(db, self._view, snapshot, removed)
+                set_fact(db, SWEEP, 1)
+                if alone:
+                    rebasing.drop_settled(db)
+        finally:
+            if alone:
+                self._session.release()
+        self._files.discard(removed.files)
+
+    def rebase(self, base: TreeId | None, base_time_ns: int) -> None:
+        """Put the changes on top of another base (a pull, a moved branch); unchanged paths follow it.
+
+        A directory that both sides made is merged; of a file that both sides changed the area's one stays.
+        """
+        with self._database.write() as db:
+            rebasing.rebase(db, self._view, base, base_time_ns)
+
+    def reset(self, base: TreeId | None, base_time_ns: int = 0) -> None:
+        """Drop every change and start at another base. Files that are open lose their names."""
+        removed = Removed()
+        with self._database.write() as db:
+            rebasing.reset(db, base, base_time_ns, removed)
+        self._after(removed)
 
     def references(self) -> Iterator[tuple[Kind, bytes]]:
-        """Every chunk, manifest and tree that the area needs, for garbage collection."""
-        raise NotImplementedError
+        """Every chunk, manifest and tree that the area itself names, for garbage collection."""
+        with self._database.read() as db:
+            rows = rows_where(db, "base IS NOT NULL OR length(content) > 0")
+        for row in rows:
+            if row.base is not None:
+                yield Kind.TREE, row.base
+            elif row.content:
+                yield Kind.MANIFEST if row.content[:1] == b"M" else Kind.CHUNK, row.content[1:]
+
+    def _start(self, base: TreeId | None, base_time_ns: int) -> None:
+        with self._database.read() as db:
+            known = row_at(db, ROOT) is not None
+        if not known:
+            with self._database.write(durable=True) as db:
+                if row_at(db, ROOT) is None:
+                    root = new_row(0, b"", NodeKind.DIR, 0o755, base_time_ns)
+                    insert(db, root._replace(ino=ROOT, base=base))
+                    set_fact(db, BASE_TIME, base_time_ns)
+        if self._session.try_acquire("recovery"):
+            try:
+                self.recovery = recover(self._database, self._files)
+            finally:
+                self._session.release()
+
+    def _make(self, parent: int, name: bytes, kind: NodeKind, mode: int, **columns: object) -> NodeStat:
+        with self._database.write() as db:
+            row = self._names.make(db, parent, name, kind, mode, **columns)
+        return self._opened.stat_of(row)
+
+    def _after(self, removed: Removed) -> None:
+        """A transaction made nodes superfluous: tell their handles, delete their files."""
+        if removed.inos:
+            self._opened.removed(removed.inos)
+        if removed.files:
+            self._files.discard(removed.files)
+
+    def _close_snapshot(self, fd: int) -> None:
+        os.close(fd)
+        self._files.discard()
+
+    def _check_session(self, name: bytes) -> None:
+        if not self._session.held:
+            raise AreaError(errno.EROFS, name)
+
+    @staticmethod
+    def _root_row(row: Row | None) -> Row:
+        if row is None:
+            raise AreaError(errno.EIO, "the staging area has no root")
+        return row

@@ -157,7 +157,7 @@ def stat_of_entry(ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Node
 
 
 def row_of_entry(ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Row:
-    """A row that says the same as an entry of a tree."""
+    """A row that says the same as an entry of a tree; version 0 marks that it is not stored."""
     content = base = target = None
     size = 0
     if isinstance(entry, FileEntry):
@@ -169,15 +169,13 @@ def row_of_entry(ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Row:
     else:
         kind, mode, base = NodeKind.DIR, 0o755, bytes(entry.tree)
     return Row(
-        ino, parent, entry.name, kind, mode, time_ns, time_ns, size, content, base, target, None, None, 0, 1, 0, 0
+        ino, parent, entry.name, kind, mode, time_ns, time_ns, size, content, base, target, None, None, 0, 0, 1, 0
     )
 
 
 def new_row(parent: int, name: bytes, kind: NodeKind, mode: int, time_ns: int) -> Row:
     """A row of a new node with a fresh inode number and no content yet."""
-    return Row(
-        new_ino(), parent, name, kind, mode, time_ns, time_ns, 0, None, None, None, None, None, 0, 1, 0, 0
-    )
+    return Row(new_ino(), parent, name, kind, mode, time_ns, time_ns, 0, None, None, None, None, None, 0, 1, 0, 0)
 
 
 def gone_row(parent: int, name: bytes) -> Row:
@@ -192,7 +190,7 @@ def content_key(entry: FileEntry) -> bytes:
     return _CHUNK + entry.chunk if entry.chunk is not None else b""
 
 
-def file_entry(name: bytes, size: int, executable: bool, content: bytes) -> FileEntry:  # noqa: FBT001 - a field
+def file_entry(name: bytes, size: int, executable: bool, content: bytes) -> FileEntry:
     """The file entry that the columns describe: the reverse of `content_key`."""
     chunk = ChunkId(content[1:]) if content[:1] == _CHUNK else None
     manifest = ManifestId(content[1:]) if content[:1] == _MANIFEST else None
@@ -217,6 +215,11 @@ def derived_ino(parent: int, name: bytes, salt: int = 0) -> int:
     """The stable inode number of an entry of the base tree: the same in every process and after every restart."""
     digest = blake2b(name, digest_size=8, key=(parent << 8 | salt).to_bytes(10, "little")).digest()
     return _FIRST_INO | (int.from_bytes(digest, "little") & _INO_MASK)
+
+
+def is_derived(ino: int, parent: int, name: bytes) -> bool:
+    """Whether an entry of the base tree at that place would have that number."""
+    return any(ino == derived_ino(parent, name, salt) for salt in range(3))
 
 
 def checked_name(name: bytes) -> bytes:

@@ -1,0 +1,236 @@
+"""`area.sqlite`: connections, transactions, and the few statements that everything else is made of.
+
+Rules: busy_timeout before anything else, WAL, BEGIN IMMEDIATE for writes, a connection is used by one thread at a
+time. Ordinary writes do not wait for the disk (they survive kill -9); `durable` ones make themselves and all
+before them survive a power cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import threading
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from shardfs.errors import AreaError, StoreError
+from shardfs.staging import schema
+from shardfs.staging.nodes import Row
+
+BUSY_TIMEOUT_MS: Final = 30_000
+_CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: at the default of 1000 pages every 250th create waits for the disk
+_ERRNO: Final = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
+
+_COLUMNS: Final = ", ".join(Row._fields)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM nodes"
+_INSERT: Final = f"INSERT INTO nodes ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
+
+
+class Database:
+    """Transactions on one area. Safe to share between threads; not across fork."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database.
+
+        Raises:
+            StoreError: the file is damaged, of a newer version, or cannot be opened.
+        """
+        self._path = path
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._all: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        self._writing = threading.Lock()
+        try:
+            self._create()
+        except (sqlite3.Error, AreaError) as error:
+            self.close()
+            msg = f"cannot open the staging area {path}: {error}"
+            raise StoreError(msg) from error
+
+    def read(self) -> Reading:
+        """A transaction that sees one state; use as context manager, gives the connection."""
+        return Reading(self)
+
+    def write(self, *, durable: bool = False) -> Writing:
+        """A write transaction; use as context manager, gives the connection. Rolled back when the block raises."""
+        return Writing(self, self._writing, durable=durable)
+
+    def close(self) -> None:
+        """Close all connections; nothing may be running."""
+        with self._guard:
+            self._idle.clear()
+            for connection in self._all:
+                with suppress(sqlite3.Error):
+                    connection.close()
+            self._all.clear()
+
+    def take(self) -> sqlite3.Connection:
+        """An idle connection; give it back with `give`."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        with self._guard:
+            self._all.append(connection)
+        return connection
+
+    def give(self, connection: sqlite3.Connection) -> None:
+        """Put a connection back."""
+        self._idle.append(connection)
+
+    def error(self, error: sqlite3.Error) -> AreaError:
+        """The errno of a database error."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        return AreaError(_ERRNO.get(code, errno.EIO), str(self._path))
+
+    def _create(self) -> None:
+        with self.read() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > schema.VERSION:
+            msg = f"schema {version} is newer than this program's {schema.VERSION}"
+            raise sqlite3.DatabaseError(msg)
+        if version == schema.VERSION:
+            return
+        with self.write() as db:
+            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                for statement in schema.STATEMENTS:
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+
+class Reading:
+    """See `Database.read`."""
+
+    __slots__ = ("_connection", "_database")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        try:
+            self._connection = self._database.take()
+            self._connection.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise self._database.error(error) from error
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            self._connection.rollback()
+        self._database.give(self._connection)
+        if isinstance(error, sqlite3.Error):
+            raise self._database.error(error) from error
+
+
+class Writing:
+    """See `Database.write`."""
+
+    __slots__ = ("_connection", "_database", "_durable", "_lock")
+
+    def __init__(self, database: Database, lock: threading.Lock, *, durable: bool) -> None:
+        self._database = database
+        self._lock = lock
+        self._durable = durable
+
+    def __enter__(self) -> sqlite3.Connection:
+        # Threads of this process queue here in order; SQLite's own waiting sleeps and is unfair.
+        self._lock.acquire()
+        try:
+            self._connection = self._database.take()
+            if self._durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise self._database.error(error) from error
+            raise
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection = self._connection
+        try:
+            if error is None:
+                connection.execute("COMMIT")
+        except sqlite3.Error as failure:
+            error = failure
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+            if self._durable:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            self._database.give(connection)
+            self._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise self._database.error(error) from error
+
+
+def row_at(db: sqlite3.Connection, ino: int) -> Row | None:
+    """The row of an inode number."""
+    found = db.execute(_SELECT + " WHERE ino = ?", (ino,)).fetchone()
+    return None if found is None else Row._make(found)
+
+
+def row_named(db: sqlite3.Connection, parent: int, name: bytes) -> Row | None:
+    """The row of a name in a directory, whiteouts included."""
+    found = db.execute(_SELECT + " WHERE parent = ? AND name = ?", (parent, name)).fetchone()
+    return None if found is None else Row._make(found)
+
+
+def rows_in(db: sqlite3.Connection, parent: int) -> list[Row]:
+    """All rows of a directory, whiteouts included."""
+    return [Row._make(found) for found in db.execute(_SELECT + " WHERE parent = ?", (parent,))]
+
+
+def rows_where(db: sqlite3.Connection, condition: str) -> list[Row]:
+    """All rows that meet a constant condition."""
+    return [Row._make(found) for found in db.execute(f"{_SELECT} WHERE {condition}")]
+
+
+def insert(db: sqlite3.Connection, row: Row) -> None:
+    """Store a row in place of a whiteout of the same name, if there is one."""
+    db.execute("DELETE FROM nodes WHERE parent = ? AND name = ? AND kind = 0", (row.parent, row.name))
+    db.execute(_INSERT, row)
+
+
+def update(db: sqlite3.Connection, ino: int, /, **columns: object) -> None:
+    """Change columns of one row."""
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+    db.execute(f"UPDATE nodes SET {assignments} WHERE ino = ?", (*columns.values(), ino))
+
+
+def delete(db: sqlite3.Connection, ino: int) -> None:
+    """Delete a row and its extended attributes."""
+    db.execute("DELETE FROM nodes WHERE ino = ?", (ino,))
+    db.execute("DELETE FROM xattrs WHERE ino = ?", (ino,))
+
+
+def fact(db: sqlite3.Connection, key: str) -> int:
+    """A number of the table `facts`; 0 when it was never set."""
+    found = db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def set_fact(db: sqlite3.Connection, key: str, value: int) -> None:
+    """Store a number of the table `facts`."""
+    db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value))

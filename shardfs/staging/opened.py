@@ -1,0 +1,313 @@
+"""Open files: unfinished writes, and the moments at which they become stable.
+
+One `OpenNode` per open inode holds what all handles share. Bytes are written to a generation file. Where the row's
+stable content ends, appends go in place; anything that would change a stable byte starts a new generation first.
+`seal` (last release of a writer, or fsync) points the row at what was written, in one transaction.
+
+Lock order: the node's lock, then the database's writer. Reads take no lock: `dup2` swaps the file below a
+descriptor atomically, so that a reader finds the old generation or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from shardfs.errors import AreaError
+from shardfs.formats.tree import FileEntry
+from shardfs.staging.database import Database, row_at, update
+from shardfs.staging.generations import FileKey, Generations, copy_content, copy_file, write_all
+from shardfs.staging.locks import ClosingLock
+from shardfs.staging.namespace import stored
+from shardfs.staging.nodes import Content, NodeStat, OpenContent, Row, stat_of_row
+from shardfs.staging.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What open files need of their area."""
+
+    database: Database
+    view: View
+    files: Generations
+    closing: ClosingLock
+    open_content: OpenContent
+
+
+class OpenNode:
+    """The shared state of all handles of one inode. `lock` guards everything but reads."""
+
+    def __init__(self, around: Surroundings, row: Row) -> None:
+        """Open the stable content of `row`; raises FileNotFoundError's AreaError when it was just replaced."""
+        self.around = around
+        self.row = row  # as last seen; what stat shows after an unlink
+        self.lock = threading.RLock()
+        self.handles = 0
+        self.writers = 0
+        self.gone = False
+        self.size = row.size
+        self.mtime_ns = row.mtime_ns
+        self.wgen: int | None = None  # generation with unfinished writes
+        self.stable: FileKey | None = None
+        self.stable_size = row.size
+        self.fd: int | None = None
+        self._content: Content | None = None
+        self._entry: FileEntry | None = None
+        entry = row.entry()
+        if row.gen is not None:
+            self.stable = (row.ino, row.gen)
+            self.fd = around.files.open(self.stable)
+        elif isinstance(entry, FileEntry) and entry.size:
+            self._entry = entry
+
+    @classmethod
+    def fresh(cls, around: Surroundings, row: Row) -> OpenNode:
+        """The node of a file that was just made with an unfinished generation."""
+        node = cls(around, row)
+        node.wgen = row.wgen
+        return node
+
+    def same_content(self, row: Row) -> bool:
+        """Whether a new handle on `row` can share this node."""
+        if self.gone:
+            return False
+        if self.wgen is not None:
+            return row.wgen == self.wgen
+        mine = self.row
+        if row.version and row.version == mine.version:  # a commit made a reference of it: the same content
+            return row.size == mine.size
+        return (row.gen, row.content, row.size) == (mine.gen, mine.content, mine.size)
+
+    def stat(self, row: Row | None = None) -> NodeStat:
+        """Attributes with unfinished writes counted in; `row` is the node's row as of now."""
+        found = stat_of_row(self.row if row is None else row)
+        if self.wgen is None and not self.gone:
+            return found
+        return found._replace(size=self.size, mtime_ns=self.mtime_ns, ctime_ns=max(self.mtime_ns, found.ctime_ns))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See `AreaFile.read`."""
+        fd = self.fd
+        if fd is not None:
+            with disk(self.row.name):
+                return os.pread(fd, size, offset)
+        size = min(size, self.size - offset)
+        content = self._source()
+        return content.read_at(offset, size) if content is not None and size > 0 else b""
+
+    def write(self, offset: int | None, data: bytes | bytearray | memoryview) -> int:
+        """See `AreaFile.write`; no offset means at the end."""
+        with self.lock:
+            offset = self.size if offset is None else offset
+            length = len(data)
+            if not length:
+                return 0
+            self._begin(offset, self.size)
+            with disk(self.row.name):
+                write_all(self._file(), data, offset)
+            self.size = max(self.size, offset + length)
+            self.mtime_ns = time.time_ns()
+            return length
+
+    def truncate(self, size: int) -> None:
+        """See `AreaFile.truncate`."""
+        if size < 0:
+            raise AreaError(errno.EINVAL, self.row.name)
+        with self.lock:
+            if size == self.size and self.wgen is None:
+                return
+            self._begin(size, min(size, self.size))
+            if size != self.size:
+                with disk(self.row.name):
+                    os.ftruncate(self._file(), size)
+            self.size = size
+            self.mtime_ns = time.time_ns()
+
+    def seal(self, *, durable: bool = False) -> None:
+        """What was written becomes the stable content; `durable`: and it survives a power cut."""
+        with self.lock:
+            if durable and self.fd is not None:
+                with disk(self.row.name):
+                    os.fsync(self.fd)
+                    self.around.files.sync()
+            if self.wgen is None or self.gone:
+                if durable:
+                    with self.around.database.write(durable=True) as db:
+                        db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES ('synced', 1)")
+                return
+            with self.around.database.write(durable=durable) as db:
+                row = row_at(db, self.row.ino)
+                if row is None or row.wgen != self.wgen:
+                    self.gone = True
+                else:
+                    self.row = self._switch_row(db, row)
+            if not self.gone and row is not None:
+                self._after_seal(row)
+
+    def close(self) -> None:
+        """Let go of the descriptor, and of the file when nothing names it."""
+        with self.lock:
+            if self.fd is not None:
+                os.close(self.fd)
+                self.fd = None
+            if self.gone and self.wgen is not None:
+                self.around.files.discard([(self.row.ino, self.wgen)])
+
+    def _begin(self, offset: int, keep: int) -> None:
+        """Make sure that bytes from `offset` on may change, in a generation that holds the first `keep` bytes."""
+        if self.wgen is not None and (self._key() != self.stable or offset >= self.stable_size):
+            self.around.closing.done(self.row.ino)
+            return
+        before = self.wgen
+        with self.around.database.write() as db:
+            in_place = self._reserve(db, append=before is None and offset >= self.stable_size)
+        self.around.closing.done(self.row.ino)
+        if in_place:
+            return
+        try:
+            self._new_file(keep)
+        except BaseException:
+            self._abandon(before)
+            raise
+
+    def _reserve(self, db: sqlite3.Connection, *, append: bool) -> bool:
+        """Note in the row which generation is written to; whether that is the stable one."""
+        row = None if self.gone else self._own_row(db)
+        if row is None:
+            self.gone = True
+            self.row = self.row._replace(last_gen=max(self.row.last_gen, self.wgen or 0) + 1)
+            self.wgen = self.row.last_gen
+            return False
+        in_place = append and row.gen is not None and (row.ino, row.gen) == self.stable
+        self.wgen = row.gen if in_place else row.last_gen + 1
+        version = row.version + 1
+        last_gen = max(row.last_gen, self.wgen or 0)
+        update(db, row.ino, wgen=self.wgen, last_gen=last_gen, version=version, settled=0)
+        self.row = row._replace(wgen=self.wgen, last_gen=last_gen, version=version, settled=0)
+        return in_place
+
+    def _own_row(self, db: sqlite3.Connection) -> Row | None:
+        """The stored row, or None when the name is gone or its content was replaced and is being written to."""
+        try:
+            row = stored(db, self.around.view, self.row.ino)
+        except AreaError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        return row if row.wgen in (None, self.wgen) else None
+
+    def _new_file(self, keep: int) -> None:
+        """Start the generation `wgen` with the first `keep` bytes of what readers see now."""
+        if keep == 0 and self.fd is None:
+            self._entry = self._content = None  # O_TRUNC of committed content: nothing to copy, no file yet
+            self.size = 0
+            return
+        fd = self._create()
+        try:
+            self._copy(fd, keep)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._install(fd)
+        self.size = keep
+
+    def _copy(self, fd: int, keep: int) -> None:
+        with disk(self.row.name):
+            if keep == 0:
+                return
+            if self.fd is not None:
+                copy_file(self.fd, fd, keep)
+                return
+            content = self._source()
+            if content is not None:
+                copy_content(content, fd, keep)
+
+    def _abandon(self, before: int | None) -> None:
+        """A generation could not be started (disk full): all stays as it was."""
+        failed, self.wgen = self._key(), before
+        if failed is not None:
+            self.around.files.discard([failed])
+        if self.gone:
+            return
+        with self.around.database.write() as db:
+            row = row_at(db, self.row.ino)
+            if row is not None:
+                update(db, row.ino, wgen=before)
+                self.row = row._replace(wgen=before)
+                self.around.view.settle(db, self.row, self.around.view.node(db, row.parent))
+
+    def _create(self) -> int:
+        key = self._key()
+        if key is None:
+            raise AreaError(errno.EBADF, self.row.name)
+        fd = self.around.files.create(key)
+        if self.gone:
+            self.around.files.discard([key])
+        return fd
+
+    def _install(self, fd: int) -> None:
+        if self.fd is None:
+            self.fd = fd
+        else:
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+
+    def _file(self) -> int:
+        """The descriptor of the generation that is written to, made when the first byte comes."""
+        if self.fd is None:
+            self._install(self._create())
+        fd = self.fd
+        if fd is None:
+            raise AreaError(errno.EBADF, self.row.name)
+        return fd
+
+    def _key(self) -> FileKey | None:
+        return None if self.wgen is None else (self.row.ino, self.wgen)
+
+    def _switch_row(self, db: sqlite3.Connection, row: Row) -> Row:
+        private = self.size > 0
+        columns: dict[str, object] = {
+            "gen": self.wgen if private else None,
+            "content": None if private else b"",
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+            "ctime_ns": max(self.mtime_ns, row.ctime_ns),
+            "wgen": None,
+            "version": row.version + 1,
+            "settled": 0,
+        }
+        update(db, row.ino, **columns)
+        new = row._replace(**columns)  # type: ignore[arg-type]
+        if not private:
+            self.around.view.settle(db, new, self.around.view.node(db, row.parent))
+        return new
+
+    def _after_seal(self, old: Row) -> None:
+        written, self.wgen = self._key(), None
+        self.stable = written if self.size else None
+        self.stable_size = self.size
+        superfluous = {written, (old.ino, old.gen) if old.gen is not None else None} - {self.stable, None}
+        self.around.files.discard([key for key in superfluous if key is not None])
+
+    def _source(self) -> Content | None:
+        content, entry = self._content, self._entry
+        if content is None and entry is not None:
+            content = self._content = self.around.open_content(entry)
+        return content
+
+
+@contextmanager
+def disk(name: bytes) -> Iterator[None]:
+    """Turn what the disk says into `AreaError`."""
+    try:
+        yield
+    except AreaError:
+        raise
+    except OSError as error:
+        raise AreaError(error.errno or errno.EIO, name) from error

@@ -1,0 +1,81 @@
+"""Putting an area in order after its session died. Crash states: docs/design/staging.md."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Final
+
+from shardfs.staging.database import Database, fact, rows_where, set_fact, update
+from shardfs.staging.generations import FileKey, Generations
+from shardfs.staging.nodes import PathKey, Row
+from shardfs.staging.rebase import drop_settled
+from shardfs.staging.view import path_of
+
+SWEEP: Final = "sweep"  # fact: 1 = files/ may hold files that no row names
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What a recovery found.
+
+    Attributes:
+        dropped: files whose unfinished new content was dropped in favour of the stable one.
+        kept: new files that were never closed, kept with the bytes that had been written.
+        cut: files that are shorter than when they were closed (a power cut, nothing synced); their rest is lost.
+    """
+
+    dropped: list[PathKey] = field(default_factory=list)
+    kept: list[PathKey] = field(default_factory=list)
+    cut: list[PathKey] = field(default_factory=list)
+
+
+def recover(database: Database, files: Generations) -> Recovery:
+    """Finish or undo what a dead session left, and forget settled rows. The caller holds the session lock."""
+    report = Recovery()
+    with database.read() as db:
+        sweep = fact(db, SWEEP) == 1
+        idle = not sweep and db.execute("SELECT 1 FROM nodes WHERE settled = 1 LIMIT 1").fetchone() is None
+    if idle:
+        return report
+    wanted: set[FileKey] = set()
+    with database.write(durable=True) as db:
+        for row in rows_where(db, "wgen IS NOT NULL"):
+            path = path_of(db, row)
+            if row.stable:
+                report.dropped += [path] if path else []
+                update(db, row.ino, wgen=None, version=row.version + 1)
+            else:
+                report.kept += [path] if path else []
+                _adopt(db, files, row)
+        if sweep:
+            for row in rows_where(db, "gen IS NOT NULL"):
+                wanted.add((row.ino, row.gen or 0))
+                if _measure(db, files, row):
+                    path = path_of(db, row)
+                    report.cut += [path] if path else []
+        drop_settled(db)
+    if sweep and files.discard(files.keys() - wanted):
+        with database.write() as db:
+            set_fact(db, SWEEP, 0)
+    return report
+
+
+def _adopt(db: sqlite3.Connection, files: Generations, row: Row) -> None:
+    """A new file that was never closed keeps what was written, as in any file system."""
+    size = files.size((row.ino, row.wgen or 0)) or 0
+    gen, content = (row.wgen, None) if size else (None, b"")
+    update(db, row.ino, gen=gen, content=content, size=size, wgen=None, version=row.version + 1)
+
+
+def _measure(db: sqlite3.Connection, files: Generations, row: Row) -> bool:
+    """Make file and row agree on the size; whether bytes are missing."""
+    key = (row.ino, row.gen or 0)
+    size = files.size(key) or 0
+    if size > row.size:
+        files.cut(key, row.size)  # appends that were never closed
+    if size >= row.size:
+        return False
+    gen, content = (row.gen, None) if size else (None, b"")
+    update(db, row.ino, gen=gen, content=content, size=size, version=row.version + 1)
+    return True

@@ -1,0 +1,134 @@
+"""A snapshot of the area: all that a commit needs, from one moment, while writers go on.
+
+Only stable content is in it. Generation files that it names are not deleted while it is open, even when newer ones
+take their place, and their first `size` bytes never change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from shardfs.errors import AreaError, FileChangedError
+from shardfs.formats.ids import TreeId
+from shardfs.formats.tree import DirEntry, FileEntry, Tree, TreeEntry
+from shardfs.staging.changes import Overlay
+from shardfs.staging.nodes import ROOT, NodeKind, PathKey, Row
+from shardfs.staging.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFile:
+    """A file whose bytes are in the area and must be ingested: the first `size` bytes of `file`."""
+
+    path: PathKey
+    file: Path
+    size: int
+    executable: bool
+    mtime_ns: int
+
+    def open(self) -> int:
+        """A descriptor for reading; the caller closes it. The file may be longer than `size`.
+
+        Raises:
+            AreaError: EIO when it is shorter (a power cut before anything was synced), ENOENT when it is missing.
+        """
+        try:
+            fd = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AreaError(error.errno or errno.EIO, b"/".join(self.path)) from error
+        if os.fstat(fd).st_size < self.size:
+            os.close(fd)
+            raise AreaError(errno.EIO, b"/".join(self.path))
+        return fd
+
+
+class Snapshot:
+    """See the module. Close it, or use it as context manager; build() may run once."""
+
+    def __init__(
+        self, overlay: Overlay, view: View, path_of: Callable[[tuple[int, int]], Path], close: Callable[[], None]
+    ) -> None:
+        self._overlay = overlay
+        self._view = view
+        self._close = close
+        self._order = overlay.post_order()
+        self._private: dict[int, PrivateFile] = {}
+        for path, directory in self._order:
+            for row in overlay.children(directory.ino):
+                if row.kind == NodeKind.FILE and row.gen is not None:
+                    self._private[row.ino] = PrivateFile(
+                        (*path, row.name), path_of((row.ino, row.gen)), row.size, row.executable, row.mtime_ns
+                    )
+        self.built: dict[int, TreeId] = {}
+        self.ingested: dict[int, tuple[int, FileEntry]] = {}
+
+    @property
+    def base(self) -> TreeId | None:
+        """The committed tree that the snapshot is relative to."""
+        base = self._overlay.dirs[ROOT].base
+        return None if base is None else TreeId(base)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether it is certain, without building, that the tree is the base."""
+        return self.base is not None and not self._overlay.rows
+
+    @property
+    def files(self) -> list[PrivateFile]:
+        """What must be ingested, sorted by path."""
+        return sorted(self._private.values(), key=lambda file: file.path)
+
+    def build(self, ingest: Callable[[PrivateFile], FileEntry], put_tree: Callable[[Tree], TreeId]) -> TreeId:
+        """Ingest private files and write the trees of all changed directories, deepest first.
+
+        Args:
+            ingest: stores the content; its answer's name and executable bit are ignored.
+            put_tree: stores a tree. Called for changed directories only; unchanged subtrees are not even loaded.
+
+        Returns:
+            The tree of the root.
+
+        Raises:
+            FileChangedError: `ingest` answered another size than it was given.
+        """
+        for _, directory in self._order:
+            entries = dict(self._view.tree(directory.base).by_name)
+            for row in sorted(self._overlay.children(directory.ino), key=lambda row: row.name):
+                entry = self._entry(row, ingest)
+                if entry is None:
+                    entries.pop(row.name, None)
+                else:
+                    entries[row.name] = entry
+            self.built[directory.ino] = put_tree(Tree.of(list(entries.values())))
+        return self.built[ROOT]
+
+    def close(self) -> None:
+        """Let go of the generation files."""
+        self._close()
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _entry(self, row: Row, ingest: Callable[[PrivateFile], FileEntry]) -> TreeEntry | None:
+        if row.kind == NodeKind.DIR and row.ino in self.built:
+            return DirEntry(row.name, self.built[row.ino])
+        private = self._private.get(row.ino)
+        if private is None:
+            return row.entry() if row.stable else None
+        entry = ingest(private)
+        if entry.size != private.size:
+            msg = f"{os.fsdecode(b'/'.join(private.path))} changed while it was read"
+            raise FileChangedError(msg)
+        entry = replace(entry, name=row.name, executable=row.executable)
+        self.ingested[row.ino] = (row.version, entry)
+        return entry
