@@ -59,6 +59,10 @@ class ChunkNotFoundError(NotFoundError):
     """No copy of a chunk is known."""
 
 
+class PackNotFoundError(NotFoundError):
+    """A remote has no such pack (any more); its list of packs must be fetched again."""
+
+
 class IntegrityError(ShardfsError):
     """Stored bytes are not what they must be; every copy that is known was tried."""
 
@@ -151,6 +155,16 @@ class AreaError(ShardfsError, OSError):
         return f"{self.subject}: {reason}" if self.subject else reason
 
 
+class FsError(ShardfsError, OSError):
+    """The mount refused a file operation, with the errno that the program sees."""
+
+    def __init__(self, code: int) -> None:
+        OSError.__init__(self, code, os.strerror(code))
+
+    def __str__(self) -> str:
+        return self.strerror or "refused"
+
+
 class MountError(ShardfsError):
     """The mount could not be made, found or ended."""
 
@@ -163,6 +177,10 @@ class RemoteUnavailableError(RemoteError):
     """The remote cannot be reached, broke the connection or answered 5xx."""
 
     retryable = True
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class RemoteTimeoutError(RemoteError):
