@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from shardfs import config, discovery
 from shardfs.config import Settings
@@ -24,18 +24,22 @@ from shardfs.history import branches, paths, revisions, walk
 from shardfs.history.content import ContentFile, FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.versions import Version, VersionList
-from shardfs.maintenance import doctor, gc, stats, verify
 from shardfs.remotes import registry
 from shardfs.remotes.base import Remote
-from shardfs.staging import areas, checkout, record, worktree
+from shardfs.staging import adding, areas, checkout, record, switching
+from shardfs.staging.adding import AddReport
 from shardfs.staging.area import Area
 from shardfs.staging.checkout import CheckoutReport
 from shardfs.staging.record import CommitRequest
-from shardfs.staging.worktree import AddReport, Status, SwitchReport
+from shardfs.staging.status import Status, status
+from shardfs.staging.switching import SwitchReport
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer import fetch, mirror, pull, push
 from shardfs.transfer.reader import Reader
+
+if TYPE_CHECKING:
+    from shardfs.maintenance import doctor, gc, stats, verify
 
 Progress = Callable[[int, int | None, str], None]
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
@@ -201,7 +205,7 @@ class Repository:
                 the way; nothing was changed.
         """
         self._writable()
-        return worktree.switch(self, name, create=create, detach=detach, start=start, force=force)
+        return switching.switch(self, name, create=create, detach=detach, start=start, force=force)
 
     # History
 
@@ -246,7 +250,7 @@ class Repository:
         """
         return paths.lookup(self.objects, self.commit_of(rev)[1].tree, paths.parse(path))
 
-    def list(self, rev: str, path: str = "") -> list[TreeEntry]:
+    def entries(self, rev: str, path: str = "") -> list[TreeEntry]:
         """The entries of a directory of a revision, or the one file there."""
         entry = self.entry(rev, path)
         return [*self.objects.tree(entry.tree).entries] if isinstance(entry, DirEntry) else [entry]
@@ -313,19 +317,19 @@ class Repository:
             PathNotFoundError: a path matches nothing. UnsupportedFileError: a device, socket or pipe was named.
             FileChangedError: a file was written to meanwhile; nothing was staged.
         """
-        return worktree.add(self, files, update_deleted=update_deleted, progress=progress)
+        return adding.add(self, files, update_deleted=update_deleted, progress=progress)
 
     def remove(self, files: Iterable[str | Path], *, keep: bool = False) -> list[str]:
         """Remove paths from staging and, unless `keep`, unchanged files from the work tree; returns the paths."""
-        return worktree.remove(self, files, keep=keep)
+        return adding.remove(self, files, keep=keep)
 
     def reset(self, files: Iterable[str | Path] = ()) -> list[str]:
         """Make paths of staging (all without any) as they are in the branch's tip; returns the paths."""
-        return worktree.reset(self, files)
+        return adding.reset(self, files)
 
     def status(self) -> Status:
         """What is staged, and how the work tree differs from staging."""
-        return worktree.status(self)
+        return status(self)
 
     def commit(  # noqa: PLR0913 - options by keyword
         self,
@@ -373,7 +377,7 @@ class Repository:
 
     def import_directory(self, directory: Path, message: str, **options: Any) -> CommitId:
         """Make a directory's whole content the next commit; options as of `commit`."""
-        worktree.stage_directory(self, directory, self._branch(options.get("branch")), options.get("progress"))
+        adding.stage_directory(self, directory, self._branch(options.get("branch")), options.get("progress"))
         return self.commit(message, **options)
 
     def checkout(
@@ -391,7 +395,7 @@ class Repository:
             PathNotFoundError: not in that revision. LocalChangesError: a file has changes that are stored nowhere
                 and `force` is not set.
         """
-        return worktree.checkout(self, rev, files, into=into, force=force, progress=progress)
+        return switching.checkout(self, rev, files, into=into, force=force, progress=progress)
 
     def export(self, rev: str, directory: Path, progress: Progress | None = None) -> CheckoutReport:
         """Write a whole revision into a directory that is missing or empty."""
@@ -454,7 +458,7 @@ class Repository:
             remote,
             name,
             author=self.settings.author,
-            before_move=lambda old, new: worktree.follow(self, name, old, new),
+            before_move=lambda old, new: switching.follow(self, name, old, new),
         )
 
     def push(
@@ -482,6 +486,8 @@ class Repository:
 
     def stats(self) -> stats.Stats:
         """Logical and stored bytes, counts, and a row per commit."""
+        from shardfs.maintenance import stats  # maintenance is loaded when it is asked for
+
         tips = [*self.store.refs.list().values()]
         return stats.stats(self.store, self.objects, tips)
 
@@ -491,21 +497,30 @@ class Repository:
 
     def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:
         """Check every pack, object, chunk and ref; changes nothing, finds everything."""
+        from shardfs.maintenance import verify
+
         return verify.verify(self.store, self.objects, self.reader, remote=remote, progress=progress)
 
     def gc(
-        self, *, dry_run: bool = False, grace_s: float = gc.GRACE_S, progress: Progress | None = None
+        self, *, dry_run: bool = False, grace_s: float | None = None, progress: Progress | None = None
     ) -> gc.GcReport:
         """Delete what no ref, reflog or staging area needs."""
+        from shardfs.maintenance import gc
+
         keep = areas.references(self)
-        return gc.gc(self._writable(), self.objects, keep=keep, grace_s=grace_s, dry_run=dry_run, progress=progress)
+        grace = gc.GRACE_S if grace_s is None else grace_s
+        return gc.gc(self._writable(), self.objects, keep=keep, grace_s=grace, dry_run=dry_run, progress=progress)
 
     def diagnose(self) -> list[doctor.Finding]:
         """What is wrong or could be better, each with the command that mends it."""
+        from shardfs.maintenance import doctor
+
         return doctor.diagnose(self.store, self.settings)
 
     def fix(self) -> list[doctor.Finding]:
         """Mend what can be mended without losing anything; returns what was done."""
+        from shardfs.maintenance import doctor
+
         return doctor.fix(self.store, self.settings)
 
     def rebuild_index(self) -> list[str]:

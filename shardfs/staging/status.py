@@ -1,0 +1,87 @@
+"""How staging differs from the tip, and the work tree from staging."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardfs.formats.ids import CommitId
+from shardfs.history.paths import show
+from shardfs.staging.adding import stat_cache
+from shardfs.staging.changes import Change
+from shardfs.staging.comparing import Comparer, Listing, is_tracked
+from shardfs.staging.nodes import NodeKind
+from shardfs.staging.scan import Scanner
+from shardfs.staging.statcache import StatCache
+from shardfs.staging.workspace import Workspace
+
+
+@dataclass(slots=True)
+class Status:
+    """The state of a repository.
+
+    Attributes:
+        branch: the current branch, None when HEAD is detached.
+        head: the commit at HEAD, None before the first one.
+        staged: what the next commit would change.
+        unfinished: staged files that a program is writing to now; a commit takes their last whole content.
+        modified: files of the work tree that differ from staging.
+        missing: files that were added or checked out here and are gone from the work tree; staging keeps them.
+        untracked: files that staging does not have, whole new directories as one path with "/" at its end.
+    """
+
+    branch: str | None
+    head: CommitId | None
+    staged: list[Change] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    modified: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    untracked: list[str] = field(default_factory=list)
+
+
+def status(repo: Workspace) -> Status:
+    """See `Repository.status`. Files that did not change since they were read last are not read."""
+    result = Status(repo.current_branch(), repo.head_commit())
+    if result.branch is None:
+        return result
+    area = repo.area()
+    result.staged = list(area.changes())
+    result.unfinished = [show(path) for path in area.unfinished()]
+    if repo.root is not None:
+        _compare(repo, repo.root, Listing(area), stat_cache(repo), result)
+    return result
+
+
+def _compare(repo: Workspace, root: Path, listing: Listing, cache: StatCache, result: Status) -> None:
+    comparer = Comparer(root, repo.objects, cache)
+    refused: list[bytes] = []
+    found = list(Scanner(root, refused=refused).scan())
+    untracked: list[bytes] = []
+    for path, info in found:
+        node = listing.at(path)
+        if node is None or not is_tracked(node):
+            untracked.append(path)
+        elif not comparer.same(path, info, node.entry):
+            result.modified.append(os.fsdecode(path))
+    result.untracked = _collapse(untracked, listing)
+    present = {path for path, _ in found}
+    result.missing = [
+        os.fsdecode(path) for path in cache.paths() if path not in present and is_tracked(listing.at(path))
+    ]
+
+
+def _collapse(untracked: list[bytes], listing: Listing) -> list[str]:
+    """Paths, with directories that staging does not have in place of what is in them."""
+    shown: dict[str, None] = {}
+    for path in untracked:
+        names = path.split(b"/")
+        for depth in range(1, len(names)):
+            folder = b"/".join(names[:depth])
+            node = listing.at(folder)
+            if node is None or node.kind is not NodeKind.DIR:
+                shown[os.fsdecode(folder) + "/"] = None
+                break
+        else:
+            shown[os.fsdecode(path)] = None
+    return list(shown)
