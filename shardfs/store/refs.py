@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,7 +64,7 @@ class RefStore:
                 found[name] = commit
         return found
 
-    def names(self, prefix: str = "refs/") -> list[str]:
+    def names(self, prefix: str = "refs/") -> builtins.list[str]:
         """Full names of refs, also of damaged ones, sorted."""
         return list(self._names(prefix))
 
@@ -124,17 +125,24 @@ class RefStore:
             self._append_log(name, LogLine(old, new, time.time_ns() // 1000, author, message))
             self._write_listing()
 
-    def log(self, name: str) -> list[LogLine]:
+    def log(self, name: str) -> builtins.list[LogLine]:
         """Moves of a ref, newest first; torn lines are left out."""
         try:
             data = self._layout.log(format_.check_ref_name(name)).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return []
         lines = []
         for line in reversed(data.splitlines()):
             with suppress(MalformedError):
                 lines.append(LogLine.from_bytes(line))
         return lines
+
+    def _move_old_logs(self, path: Path) -> None:
+        """Make room for a log where deleted refs left theirs: that of "a" is in the way of "a/b", and the reverse."""
+        folders = path.relative_to(self._layout.root).parents
+        blocks = [self._layout.root / folder for folder in folders if (self._layout.root / folder).is_file()]
+        for block in [*blocks, path] if path.is_dir() else blocks:
+            block.rename(block.with_name(f"{block.name}~{time.time_ns()}"))
 
     def restore(self, name: str) -> CommitId | None:
         """Put a damaged ref back to the last commit of its log; returns it, or None when the log knows none."""
@@ -203,6 +211,7 @@ class RefStore:
     def _append_log(self, name: str, line: LogLine) -> None:
         path = self._layout.log(name)
         with atomic.os_errors(f"cannot write the log of {name}"):
+            self._move_old_logs(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.write(line.to_bytes())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from shardfs.codecs import registry
+from shardfs.codecs.base import Buffer
 from shardfs.codecs.registry import Encoded
 from shardfs.errors import MalformedError
 from shardfs.formats.ids import ID_SIZE, Kind, content_id
@@ -73,6 +74,22 @@ def decode(kind: Kind, id_: bytes, encoded: Encoded, raw_size: int, base_of: Cal
         msg = "its bytes do not have its id"
         raise MalformedError(msg)
     return plaintext
+
+
+def verify_object(entry: Entry, payload: Buffer) -> None:
+    """Check the payload of a commit, tree or manifest against its entry.
+
+    Raises:
+        MalformedError, UnsupportedVersionError: it does not decode to what its id names.
+    """
+    if reason := describes(entry, entry.kind, None):
+        raise MalformedError(reason)
+
+    def no_base(id_: bytes) -> bytes:
+        msg = f"an object names the base {id_.hex()[:12]}"
+        raise MalformedError(msg)
+
+    decode(entry.kind, entry.id, Encoded(entry.codec, bytes(payload), entry.base), entry.raw_size, no_base)
 
 
 def _is_id(value: object) -> bool:

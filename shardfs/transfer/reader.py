@@ -84,6 +84,7 @@ class _Search:
         self.started = time.monotonic()
         self.problems: list[str] = []
         self.remote_error: RemoteError | None = None
+        self.encoded: Encoded | None = None  # the good copy
 
     @property
     def name(self) -> str:
@@ -159,6 +160,18 @@ class Reader:
             RemoteError: the only good copy may be at a remote that failed.
         """
         return self._flights.run(id_, lambda: self._load(kind, id_, None, ()), self._deadline_s)
+
+    def payload(self, kind: Kind, id_: bytes) -> tuple[Encoded, bytes]:
+        """The best good copy of an id as it is stored, and its plaintext: for copies from pack to pack.
+
+        Raises:
+            NotFoundError, IntegrityError, RemoteError: as `chunk` and `object`.
+        """
+        search = _Search(kind, id_, None, ())
+        plaintext = self._from_anywhere(search)
+        if plaintext is None or search.encoded is None:
+            raise search.error()
+        return search.encoded, plaintext
 
     def counters(self) -> Counters:
         """What this reader has done so far."""
@@ -298,7 +311,9 @@ class Reader:
         """The plaintext of an entry whose description is possible; errors as `copies.decode` and `read`."""
         with self._memory.reserve(entry.raw_size + entry.stored_size):
             encoded = Encoded(entry.codec, read(), entry.base)
-            return copies.decode(search.kind, search.id, encoded, entry.raw_size, lambda id_: self._base(search, id_))
+            data = copies.decode(search.kind, search.id, encoded, entry.raw_size, lambda id_: self._base(search, id_))
+        search.encoded = encoded
+        return data
 
     def _base(self, search: _Search, id_: bytes) -> bytes:
         """The plaintext of a base chunk.

@@ -1,0 +1,123 @@
+"""Remote-tracking branches: refs here that say where a remote's branches were at the last fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from shardfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, ObjectNotFoundError, RefCorruptedError
+from shardfs.formats import ref as ref_format
+from shardfs.formats.ids import CommitId
+from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
+from shardfs.history.objects import Objects
+from shardfs.remotes.base import RemoteRefs
+from shardfs.store.store import Store
+from shardfs.transfer import plan
+from shardfs.transfer.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class RefMove:
+    """A ref that moved: None stands for "did not exist" and "is gone"."""
+
+    name: str
+    old: CommitId | None
+    new: CommitId | None
+
+
+def tracking_name(remote: str, name: str) -> str:
+    """The local ref that follows a remote's branch; a tag keeps its name."""
+    return name if name.startswith(TAGS) else f"{REMOTES}{remote}/{name.removeprefix(BRANCHES)}"
+
+
+def follow(store: Store, remote: str, published: RemoteRefs) -> tuple[list[RefMove], list[str]]:
+    """Move remote-tracking branches to where the remote's branches are, and create tags that are not here.
+
+    A ref moves only if everything that it needs is known.
+
+    Returns:
+        The refs that moved, and one line for each that could not.
+
+    Raises:
+        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+    """
+    moved: list[RefMove] = []
+    conflicts: list[str] = []
+    with store.lock.hold("fetch"):
+        wanted: list[RefMove] = []
+        for name, commit in published.refs.items():
+            target = tracking_name(remote, name)
+            if not name.startswith((BRANCHES, TAGS)) or not ref_format.is_ref_name(target):
+                conflicts.append(f"{name} has a name that cannot be followed")
+                continue
+            old = _current(store, target)
+            if name.startswith(TAGS) and old not in (None, commit):
+                conflicts.append(f"{name} names another commit here")
+            elif old != commit:
+                wanted.append(RefMove(target, old, commit))
+        holes = _holes(store, {move.new for move in wanted if move.new is not None})
+        for move in wanted:
+            if move.new in holes:
+                conflicts.append(f"{move.name} is not complete at {remote}: {holes[move.new]}")
+                continue
+            try:
+                store.refs.move(move.name, move.old, move.new, message="fetch")
+                moved.append(move)
+            except AlreadyExistsError as error:
+                conflicts.append(f"{error}; fetch with prune")
+    return moved, conflicts
+
+
+def prune_refs(store: Store, remote: str, published: RemoteRefs) -> list[RefMove]:
+    """Delete remote-tracking branches that are gone at the remote; returns them. Errors as `follow`."""
+    gone: list[RefMove] = []
+    stay = {tracking_name(remote, name) for name in published.refs}
+    with store.lock.hold("fetch"):
+        for name in store.refs.names(f"{REMOTES}{remote}/"):
+            if name not in stay:
+                old = _current(store, name)
+                with suppress(RefCorruptedError):
+                    store.refs.move(name, old, None, message="prune")
+                    gone.append(RefMove(name, old, None))
+    return gone
+
+
+def _current(store: Store, name: str) -> CommitId | None:
+    try:
+        return store.refs.get(name)
+    except RefCorruptedError:
+        return store.refs.restore(name)
+
+
+def _holes(store: Store, tips: set[CommitId]) -> dict[CommitId, str]:
+    """Those of some commits that need something which is in no known pack, with what is missing."""
+    objects = Objects(Reader(store, budget_bytes=0))
+    names = store.refs.names()
+    refs = {commit for name in names if (commit := _readable_ref(store, name)) is not None}
+    known = plan.readable(objects, refs)
+    try:
+        _check(store, objects, tips, known)
+    except (NotFoundError, IntegrityError):
+        found: dict[CommitId, str] = {}
+        for tip in tips:
+            try:
+                _check(store, objects, [tip], known)
+            except (NotFoundError, IntegrityError) as error:
+                found[tip] = str(error)
+        return found
+    return {}
+
+
+def _check(store: Store, objects: Objects, tips: Iterable[CommitId], known: list[CommitId]) -> None:
+    needed = plan.reachable(objects, plan.new_commits(objects, tips, known))
+    missing = needed.chunks.keys() - store.index.has(needed.chunks)
+    if missing:
+        msg = f"{len(missing)} chunks are in no known pack, the first is {min(missing).hex()[:12]}"
+        raise ObjectNotFoundError(msg)
+
+
+def _readable_ref(store: Store, name: str) -> CommitId | None:
+    with suppress(RefCorruptedError):
+        return store.refs.get(name)
+    return None

@@ -1,0 +1,172 @@
+"""What commits need: the ids that are reachable from them, without what is known to be there already."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from shardfs.errors import IntegrityError, NotFoundError, ObjectCorruptedError
+from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
+from shardfs.formats.tree import DirEntry, FileEntry
+from shardfs.history.objects import Objects
+
+Progress = Callable[[int, int | None, str], None]  # done, total if known, what
+
+
+def no_progress(done: int, total: int | None, what: str) -> None:
+    """For callers that show nothing."""
+    del done, total, what
+
+
+@dataclass
+class Reachable:
+    """Ids in the order in which they were met; chunks with their plaintext sizes in bytes."""
+
+    commits: dict[CommitId, None] = field(default_factory=dict)
+    trees: dict[TreeId, None] = field(default_factory=dict)
+    manifests: dict[ManifestId, None] = field(default_factory=dict)
+    chunks: dict[ChunkId, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.commits) + len(self.trees) + len(self.manifests) + len(self.chunks)
+
+    def __iter__(self) -> Iterator[tuple[Kind, bytes]]:
+        """Kinds and ids, chunks first: what is stored in this order never names something later."""
+        yield from ((Kind.CHUNK, id_) for id_ in self.chunks)
+        yield from ((Kind.MANIFEST, id_) for id_ in self.manifests)
+        yield from ((Kind.TREE, id_) for id_ in self.trees)
+        yield from ((Kind.COMMIT, id_) for id_ in self.commits)
+
+
+def new_commits(objects: Objects, tips: Iterable[CommitId], known: Iterable[CommitId]) -> list[CommitId]:
+    """Commits reachable from `tips` and not from `known`, oldest first.
+
+    Both sides are walked newest first and only as far as needed. A clock that ran backwards makes the answer longer,
+    never shorter.
+
+    Raises:
+        ObjectNotFoundError, ObjectCorruptedError, RemoteError: a commit on the way cannot be read.
+    """
+    old = set(known)
+    found: dict[CommitId, None] = {}
+    queued: set[CommitId] = set()
+    heap: list[tuple[int, CommitId]] = []
+    waiting: set[CommitId] = set()  # queued and not known to be old
+
+    def push(ids: Iterable[CommitId]) -> None:
+        for id_ in ids:
+            if id_ not in old and id_ not in found:
+                waiting.add(id_)
+            if id_ not in queued:
+                queued.add(id_)
+                heapq.heappush(heap, (-objects.commit(id_).time_us, id_))
+
+    push([*tips, *old])
+    while waiting:
+        _, id_ = heapq.heappop(heap)
+        parents = objects.commit(id_).parents
+        if id_ in old:
+            old.update(parents)
+            waiting.difference_update(parents)
+        else:
+            waiting.discard(id_)
+            found[id_] = None
+        push(parents)
+    return [id_ for id_ in reversed(found) if id_ not in old]
+
+
+def readable(objects: Objects, commits: Iterable[CommitId]) -> list[CommitId]:
+    """Those of some commits that can be read: one damaged ref must not stop work on the others."""
+    found = []
+    for id_ in commits:
+        with suppress(NotFoundError, IntegrityError):
+            objects.commit(id_)
+            found.append(id_)
+    return found
+
+
+def reachable(objects: Objects, commits: Iterable[CommitId], into: Reachable | None = None) -> Reachable:
+    """What the given commits need, themselves included, their parents not.
+
+    Args:
+        objects: where to read.
+        commits: parents before children, as `new_commits` gives them; what the parents of the first ones need is
+            taken as known, so that only changes are walked.
+        into: the result to add to; ids in it are not walked again.
+
+    Raises:
+        ObjectNotFoundError, ObjectCorruptedError, RemoteError: an object on the way cannot be read.
+    """
+    found = Reachable() if into is None else into
+    walker = _Walker(objects, found)
+    for id_ in commits:
+        commit = objects.commit(id_)
+        befores = [objects.commit(parent) for parent in commit.parents]
+        walker.tree(commit.tree, [b.tree for b in befores])
+        if commit.attachments is not None:
+            walker.tree(commit.attachments, [b.attachments for b in befores if b.attachments is not None])
+        found.commits[id_] = None
+    return found
+
+
+def closure(objects: Objects, tips: Iterable[CommitId], extra: Iterable[tuple[Kind, bytes]] = ()) -> Reachable:
+    """Everything that is reachable from commits and from other ids of any kind; errors as `reachable`."""
+    found = Reachable()
+    walker = _Walker(objects, found)
+    commits = list(tips)
+    for kind, id_ in extra:
+        match kind:
+            case Kind.COMMIT:
+                commits.append(CommitId(id_))
+            case Kind.TREE:
+                walker.tree(TreeId(id_), [])
+            case Kind.MANIFEST:
+                walker.manifest(ManifestId(id_), None)
+            case Kind.CHUNK:
+                found.chunks.setdefault(ChunkId(id_), 0)
+    return reachable(objects, new_commits(objects, commits, ()), found)
+
+
+class _Walker:
+    def __init__(self, objects: Objects, found: Reachable) -> None:
+        self._objects = objects
+        self._found = found
+
+    def tree(self, root: TreeId, befores: Collection[TreeId]) -> None:
+        """Everything below a tree that is not at the same path in one of the trees `befores`."""
+        stack: list[tuple[TreeId, Collection[TreeId]]] = [(root, befores)]
+        while stack:
+            id_, olds = stack.pop()
+            if id_ in self._found.trees or id_ in olds:
+                continue
+            self._found.trees[id_] = None
+            names = [self._objects.tree(old).by_name for old in olds]
+            for entry in self._objects.tree(id_).entries:
+                old_entries = [found for by_name in names if (found := by_name.get(entry.name)) is not None]
+                if isinstance(entry, DirEntry):
+                    stack.append((entry.tree, [e.tree for e in old_entries if isinstance(e, DirEntry)]))
+                elif isinstance(entry, FileEntry):
+                    self._file(entry, old_entries)
+
+    def _file(self, entry: FileEntry, olds: Iterable[object]) -> None:
+        for old in olds:
+            if isinstance(old, FileEntry) and (old.chunk, old.manifest) == (entry.chunk, entry.manifest):
+                return
+        if entry.chunk is not None:
+            self._found.chunks[entry.chunk] = entry.size
+        if entry.manifest is not None:
+            self.manifest(entry.manifest, entry.size)
+
+    def manifest(self, id_: ManifestId, size: int | None) -> None:
+        """A manifest and its chunks."""
+        if id_ in self._found.manifests:
+            return
+        manifest = self._objects.manifest(id_)
+        if size is not None and manifest.size != size:
+            msg = f"manifest {id_.hex()[:12]} has {manifest.size} bytes, its tree says {size}"
+            raise ObjectCorruptedError(msg)
+        self._found.manifests[id_] = None
+        for chunk in manifest.chunks:
+            self._found.chunks[chunk.id] = chunk.size

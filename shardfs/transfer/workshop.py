@@ -1,0 +1,27 @@
+"""A folder in `tmp/` for packs on their way in or out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shardfs.store import atomic
+from shardfs.store.layout import Layout
+
+
+@contextmanager
+def workshop(layout: Layout, purpose: str) -> Iterator[Layout]:
+    """A layout below `tmp/` that is removed with all its files; `gc` removes what a kill leaves.
+
+    Raises:
+        OutOfSpaceError, ReadOnlyError, StoreError: it cannot be made.
+    """
+    root = layout.tmp / f"{purpose}-{os.getpid()}-{os.urandom(4).hex()}"
+    with atomic.os_errors(f"cannot write in {layout.tmp}"):
+        root.mkdir(parents=True)
+    try:
+        yield Layout(root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+
+from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, RepositoryNotFoundError
+from shardfs.formats.ids import CommitId, Kind
+from shardfs.history.walk import ancestors
+from shardfs.store.index import LOCAL
+from shardfs.store.store import Store
+from shardfs.transfer.fetch import FetchReport, fetch
+from tests import stores
+from tests.stores import CHUNK_SIZE, commit, flip, noise
+from tests.unit.transfer.conftest import Side, Watched
+
+TRACKING = "refs/remotes/origin/main"
+DATA = noise(1, 100 * CHUNK_SIZE)
+
+
+@pytest.fixture
+def tip(server: Store) -> CommitId:
+    """Three commits at the server, in three packs."""
+    commit(server, {"a": DATA})
+    commit(server, {"a": DATA, "b/c": b"small"})
+    return commit(server, {"a": noise(2, 9 * CHUNK_SIZE), "b/c": b"small"})
+
+
+def _objects_here(store: Store) -> set[bytes]:
+    return {e.id for _, e in stores.local_entries(store)}
+
+
+def test_history_comes_and_chunks_stay(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    report = fetch(local.store, remote)
+    assert local.store.refs.get(TRACKING) == tip
+    assert len(list(ancestors(local.objects, [tip]))) == 3
+    assert all(e.kind is not Kind.CHUNK for _, e in stores.local_entries(local.store))
+    assert report.head == "refs/heads/main"
+    assert (report.packs, report.objects) == (3, len(_objects_here(local.store)))
+    assert remote.calls.count("read_pack") == 3
+    lazy = Side(local.store, remote)
+    entry = next(e for _, e in stores.local_entries(server, [Kind.CHUNK]))
+    assert len(lazy.reader.chunk(entry.id, entry.raw_size)) == entry.raw_size  # type: ignore[arg-type]
+
+
+def test_a_second_fetch_reads_nothing(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    fetch(local.store, remote)
+    remote.calls.clear()
+    report = fetch(local.store, remote)
+    assert sorted(remote.calls) == ["list_packs", "refs"]
+    assert (report.packs, report.objects, report.bytes, report.moved) == (0, 0, 0, [])
+    new = commit(server, {"a": DATA})
+    assert fetch(local.store, remote).packs == 1
+    assert local.store.refs.get(TRACKING) == new
+
+
+def test_full_copies_packs(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    progress: list[tuple[int, int | None]] = []
+    fetch(local.store, remote, full=True, progress=lambda done, total, _: progress.append((done, total)))
+    assert local.store.index.packs(LOCAL) == server.index.packs(LOCAL)
+    assert local.store.index.packs("origin") == server.index.packs(LOCAL)
+    assert progress[-1][0] == progress[-1][1] == sum(server.index.packs(LOCAL).values())
+    remote.calls.clear()
+    fetch(local.store, remote, full=True)
+    assert "read_pack" not in remote.calls
+
+
+def test_full_after_a_lazy_fetch(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    fetch(local.store, remote)
+    fetch(local.store, remote, full=True)
+    assert _objects_here(server) <= _objects_here(local.store)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("failing", range(5))
+def test_an_interrupted_fetch_goes_on(
+    local: Side, remote: Watched, server: Store, tip: CommitId, failing: int, full: bool
+) -> None:
+    def fail(_: str) -> None:
+        if len(remote.calls) == failing:
+            remote.calls.append("failed")
+            msg = "broken line"
+            raise RemoteUnavailableError(msg)
+
+    remote.before = fail
+    with pytest.raises(RemoteUnavailableError):
+        fetch(local.store, remote, full=full)
+    assert local.store.refs.get(TRACKING) is None
+    fetch(local.store, remote, full=full)
+    assert local.store.refs.get(TRACKING) == tip
+    if full:
+        assert remote.read_bytes <= sum(server.index.packs().values())
+    assert not list(local.store.layout.tmp.iterdir())
+
+
+def test_large_tables_and_objects_before_the_tail(
+    local: Side, remote: Watched, server: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardfs.transfer.fetch.TAIL_GUESS", 100)
+    tip = commit(server, {f"folder{i}/file": b"%d" % i for i in range(300)})
+    fetch(local.store, remote)
+    assert local.store.refs.get(TRACKING) == tip
+    assert len(list(local.objects.tree(local.objects.commit(tip).tree).entries)) == 300
+    assert remote.calls.count("read_pack") == 3
+
+
+def test_dropped_packs_are_forgotten(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    fetch(local.store, remote)
+    server.refs.move("refs/heads/main", tip, None)
+    server.drop_packs(list(server.index.packs())[:1])
+    report = fetch(local.store, remote)
+    assert report.forgotten == 1
+    assert local.store.index.packs("origin") == server.index.packs()
+    assert local.store.refs.get(TRACKING) == tip
+    report = fetch(local.store, remote, prune=True)
+    assert [(m.name, m.old, m.new) for m in report.moved] == [(TRACKING, tip, None)]
+
+
+def test_tags_are_made_and_never_moved(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    server.refs.move("refs/tags/v1", None, tip)
+    fetch(local.store, remote)
+    assert local.store.refs.get("refs/tags/v1") == tip
+    new = commit(server, {"x": b"y"})
+    server.refs.move("refs/tags/v1", tip, new)
+    report = fetch(local.store, remote)
+    assert local.store.refs.get("refs/tags/v1") == tip
+    assert any("v1" in line for line in report.conflicts)
+
+
+def test_names_that_collide_need_prune(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    fetch(local.store, remote)
+    server.refs.move("refs/heads/main", tip, None)
+    server.refs.move("refs/heads/main/sub", None, tip)
+    report = fetch(local.store, remote)
+    assert any("prune" in line for line in report.conflicts)
+    fetch(local.store, remote, prune=True)
+    assert local.store.refs.get(TRACKING + "/sub") == tip
+
+
+def test_a_damaged_object_keeps_its_refs_back_and_no_others(
+    local: Side, remote: Watched, server: Store, tip: CommitId
+) -> None:
+    other = commit(server, {"sound": b"1"}, branch="other")
+    bad = next((p, e) for p, e in stores.local_entries(server, [Kind.COMMIT]) if e.id == tip)
+    flip(server.layout.pack(bad[0]), bad[1].offset + 3)
+    report = fetch(local.store, remote)
+    assert local.store.refs.get(TRACKING) is None
+    assert local.store.refs.get("refs/remotes/origin/other") == other
+    assert any("not complete" in line for line in report.conflicts)
+
+
+def test_a_damaged_table_is_an_error(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    pack, size = next(iter(server.index.packs().items()))
+    flip(server.layout.pack(pack), size - 70)
+    with pytest.raises(RemoteProtocolError, match="damaged"):
+        fetch(local.store, remote)
+    with pytest.raises(RemoteProtocolError):
+        fetch(local.store, remote, full=True)
+    assert local.store.refs.get(TRACKING) is None
+
+
+def test_no_repository(local: Side, remote: Watched, server: Store) -> None:
+    (server.layout.info_refs).unlink()
+    server.layout.config.unlink()
+    with pytest.raises(RepositoryNotFoundError):
+        fetch(local.store, remote)
+    assert isinstance(FetchReport(), FetchReport)
