@@ -22,7 +22,7 @@ SMALL: Final = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Ingested:
     """The content of a file as a tree names it: a chunk, or a manifest, or neither when it is empty.
 
     `stamp` is that of the file when it was read; `media` is what a recognised model file holds.
@@ -68,7 +68,7 @@ class Ingest:
             self._pipeline.close()
         self._pipeline, self._buffers = None, ()
 
-    def file(self, fd: int, name: bytes, *, size: int | None = None) -> Content:
+    def file(self, fd: int, name: bytes, *, size: int | None = None) -> Ingested:
         """Put the file behind a descriptor, from its front whatever the descriptor's offset is.
 
         Args:
@@ -121,7 +121,7 @@ class Ingest:
             window = self._buffers[number][offset - start : end - start]
             pipeline.submit(window[: cursor.cut(window)], number)
 
-    def _small(self, source: Source) -> Content:
+    def _small(self, source: Source) -> Ingested:
         content = source.read_all()
         layout = detect(lambda offset, size: content[offset : offset + size], len(content), source.name)
         cursor = Cursor(len(content), layout.extents if layout else ())
@@ -134,14 +134,14 @@ class Ingest:
         self._progress(len(content))
         return self._content(source, tuple(chunks), layout)
 
-    def _content(self, source: Source, chunks: tuple[ChunkRef, ...], layout: Layout | None) -> Content:
+    def _content(self, source: Source, chunks: tuple[ChunkRef, ...], layout: Layout | None) -> Ingested:
         if layout is None and len(chunks) <= 1:
             chunk = chunks[0].id if chunks else None
-            return Content(source.size, chunk, None, None, source.stamp)
+            return Ingested(source.size, chunk, None, None, source.stamp)
         media = media_of(layout) if layout else None
         manifest = Manifest(source.size, chunks, media)
         id_ = self._batch.put(Kind.MANIFEST, manifest.to_bytes(), id_=manifest.id)
-        return Content(source.size, None, ManifestId(id_), media, source.stamp)
+        return Ingested(source.size, None, ManifestId(id_), media, source.stamp)
 
 
 def media_of(layout: Layout) -> Media:

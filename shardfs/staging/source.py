@@ -30,8 +30,11 @@ class Stamp(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def is_racy(self, now_ns: int) -> bool:
-        """Whether the file could have changed shortly before `now_ns` and again after, with equal times."""
-        return now_ns - RACY_NS < max(self.mtime_ns, self.ctime_ns)
+        """Whether the file changed so shortly before `now_ns` that one more change may leave its times as they are.
+
+        Told by ctime, which programs cannot set; mtime may lie in the future for ever.
+        """
+        return now_ns - RACY_NS < self.ctime_ns
 
 
 def shown(name: bytes) -> str:

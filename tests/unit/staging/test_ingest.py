@@ -21,7 +21,7 @@ from shardfs.formats.ids import Kind, content_id
 from shardfs.formats.manifest import Manifest, Media
 from shardfs.formats.tree import FileEntry
 from shardfs.staging import ingest as ingest_module
-from shardfs.staging.ingest import SMALL, Content, Ingest
+from shardfs.staging.ingest import SMALL, Ingest, Ingested
 from shardfs.store.store import Batch, Store
 from shardfs.tensors import sniff
 
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def put(store: Store, path: Path, **options: Any) -> Content:
+def put(store: Store, path: Path, **options: Any) -> Ingested:
     with store.batch() as batch, Ingest(batch) as ingest, opened(path) as fd:
         return ingest.file(fd, os.fsencode(path.name), **options)
 
@@ -58,12 +58,12 @@ def plaintext(store: Store, kind: Kind, id_: bytes) -> bytes:
     return data
 
 
-def manifest_of(store: Store, content: Content) -> Manifest:
+def manifest_of(store: Store, content: Ingested) -> Manifest:
     assert content.manifest is not None
     return Manifest.from_bytes(plaintext(store, Kind.MANIFEST, content.manifest))
 
 
-def read_back(store: Store, content: Content) -> bytes:
+def read_back(store: Store, content: Ingested) -> bytes:
     if content.manifest is not None:
         chunks = manifest_of(store, content).chunks
         return b"".join(plaintext(store, Kind.CHUNK, chunk.id) for chunk in chunks)

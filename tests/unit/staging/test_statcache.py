@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from shardfs.formats.ids import ChunkId, ManifestId, PackId
+from shardfs.formats.manifest import Media
+from shardfs.staging.ingest import Ingested
+from shardfs.staging.source import RACY_NS, Stamp
+from shardfs.staging.statcache import StatCache
+
+PACKS = [PackId(bytes([i]) * 32) for i in range(3)]
+MEDIA = Media("safetensors", "pytorch", 3, 1000)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "worktree.sqlite"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    return path
+
+
+def content(path: Path, chunk: bytes | None = b"c" * 32, media: Media | None = None) -> Ingested:
+    status = path.stat()
+    if media is not None:
+        return Ingested(status.st_size, None, ManifestId(b"m" * 32), media, Stamp.of(status))
+    return Ingested(status.st_size, ChunkId(chunk) if chunk else None, None, None, Stamp.of(status))
+
+
+def later(path: Path) -> int:
+    return path.stat().st_ctime_ns + RACY_NS
+
+
+@pytest.mark.parametrize("media", [None, MEDIA])
+def test_an_unchanged_file_is_known_after_a_restart(database: Path, file: Path, media: Media | None) -> None:
+    cache = StatCache(database, PACKS)
+    assert cache.find(b"file", file.stat()) is None
+    expected = content(file, media=media)
+    cache.put(b"file", expected, later(file))
+    assert cache.find(b"file", file.stat()) == expected
+    cache.save(PACKS)
+    again = StatCache(database, PACKS)
+    assert again.find(b"file", file.stat()) == expected
+    assert again.key(b"file", file.stat()) == (b"M" + b"m" * 32 if media else b"C" + b"c" * 32)
+    assert again.find(b"other", file.stat()) is None
+
+
+def test_an_empty_file_is_known(database: Path, tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.touch()
+    cache = StatCache(database, PACKS)
+    cache.put(b"empty", content(path, chunk=None), later(path))
+    assert cache.key(b"empty", path.stat()) == b""
+    known = cache.find(b"empty", path.stat())
+    assert known is not None
+    assert (known.size, known.chunk) == (0, None)
+
+
+def replace_inode(path: Path) -> None:
+    status = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
+
+
+def rewrite_same_size(path: Path) -> None:
+    path.write_bytes(b"54321")
+
+
+def rewrite_and_restore_time(path: Path) -> None:
+    status = path.stat()
+    path.write_bytes(b"54321")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(b"6")
+
+
+@pytest.mark.parametrize("change", [Path.touch, grow, rewrite_same_size, rewrite_and_restore_time, replace_inode])
+def test_any_change_has_the_file_read_again(database: Path, file: Path, change: object) -> None:
+    # Old enough that the times of the change cannot fall into the same tick.
+    cache = StatCache(database, PACKS)
+    status = file.stat()
+    before = Ingested(5, ChunkId(b"c" * 32), None, None, Stamp.of(status)._replace(ctime_ns=status.st_ctime_ns - 1))
+    cache.put(b"file", before, later(file))
+    change(file)  # type: ignore[operator]
+    assert cache.find(b"file", file.stat()) is None
+    assert cache.key(b"file", file.stat()) is None
+
+
+def test_a_file_that_changed_just_before_is_read_again(database: Path, file: Path) -> None:
+    cache = StatCache(database, PACKS)
+    cache.put(b"file", content(file), later(file))
+    cache.put(b"file", content(file), later(file) - 1)
+    assert cache.find(b"file", file.stat()) is None
+    cache.save(PACKS)
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+
+
+def test_a_part_of_a_file_is_not_remembered_as_the_file(database: Path, file: Path) -> None:
+    cache = StatCache(database, PACKS)
+    part = Ingested(3, ChunkId(b"c" * 32), None, None, Stamp.of(file.stat()))
+    cache.put(b"file", part, later(file))
+    assert cache.find(b"file", file.stat()) is None
+
+
+def test_forgotten_files_stay_forgotten(database: Path, file: Path) -> None:
+    cache = StatCache(database, PACKS)
+    cache.put(b"file", content(file), later(file))
+    cache.save(PACKS)
+    again = StatCache(database, PACKS)
+    again.forget(b"file")
+    again.save(PACKS)
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+
+
+def test_a_pack_that_is_gone_empties_it(database: Path, file: Path) -> None:
+    cache = StatCache(database, PACKS[:1])
+    cache.put(b"file", content(file), later(file))
+    cache.save(PACKS[:2])
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is not None
+    assert StatCache(database, PACKS[:1]).find(b"file", file.stat()) is None
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+
+
+def test_what_is_not_saved_is_not_known(database: Path, file: Path) -> None:
+    StatCache(database, PACKS).put(b"file", content(file), later(file))
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+    assert not database.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_database_is_replaced(database: Path, file: Path, damage: bytes) -> None:
+    database.write_bytes(damage)
+    cache = StatCache(database, PACKS)
+    cache.put(b"file", content(file), later(file))
+    cache.save(PACKS)
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is not None
+
+
+def test_a_newer_version_is_left_alone(database: Path, file: Path) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    cache = StatCache(database, PACKS)
+    cache.put(b"file", content(file), later(file))
+    cache.save(PACKS)
+    connection = sqlite3.connect(database)
+    assert connection.execute("PRAGMA user_version").fetchone() == (99,)
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    connection.close()
+
+
+def test_damaged_rows_are_read_again(database: Path, file: Path) -> None:
+    cache = StatCache(database, PACKS)
+    cache.put(b"file", content(file, media=MEDIA), later(file))
+    cache.save(PACKS)
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE files SET media = '{'")
+    connection.commit()
+    connection.close()
+    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+
+
+def test_a_place_that_cannot_be_written_is_no_error(tmp_path: Path, file: Path) -> None:
+    cache = StatCache(tmp_path / "missing" / "worktree.sqlite", PACKS)
+    cache.put(b"file", content(file), later(file))
+    cache.save(PACKS)
+    assert cache.find(b"file", file.stat()) is not None
