@@ -125,22 +125,15 @@ class OpenFiles:
 
     def release(self, node: OpenNode, *, writer: bool) -> None:
         """One handle less."""
-        with node.lock:
-            node.writers -= writer
-            try:
+        try:
+            with node.lock:
+                node.writers -= writer
                 if node.writers == 0:
                     node.seal()
-            finally:
-                if node.writers == 0:
-                    self._around.closing.done(node.row.ino)
-                with self._guard:
-                    node.handles -= 1
-                    # A node whose content could not be sealed stays for the next release to try again.
-                    last = node.handles == 0 and (node.wgen is None or node.gone)
-                    if last and self._nodes.get(node.row.ino) is node:
-                        del self._nodes[node.row.ino]
-            if last:
-                node.close()
+        finally:
+            if node.writers == 0:
+                self._around.closing.done(node.row.ino)
+            self._unpin(node)
 
     def removed(self, inos: list[int]) -> None:
         """Rows are gone: open handles go on without a name."""
@@ -176,21 +169,56 @@ class OpenFiles:
 
     def _join(self, ino: int, *, writer: bool) -> OpenNode:
         for _ in range(_ATTEMPTS):
-            with self._around.database.read() as db:
-                row = self._around.view.node(db, ino)
-            if row.kind != NodeKind.FILE:
-                raise AreaError(errno.EISDIR if row.kind == NodeKind.DIR else errno.ELOOP, row.name)
-            with self._guard:
-                node = self._nodes.get(row.ino)
-                if node is None or not node.same_content(row):
-                    try:
-                        node = self._nodes[row.ino] = OpenNode(self._around, row)
-                    except AreaError as error:
-                        if error.errno != errno.ENOENT:
-                            raise
-                        continue
-                node.handles += 1
-            with node.lock:  # waits while the last writer before this one is sealed
-                node.writers += writer
-            return node
+            node = self._pin(ino)
+            if node is None:
+                continue
+            try:
+                # Under the node's lock nobody in this process changes the row, so that the two can be compared.
+                # A writer waits here while the last one before it is sealed.
+                with node.lock:
+                    if node.same_content(self._row(ino)):
+                        node.writers += writer
+                        return node
+            except BaseException:
+                self._unpin(node)
+                raise
+            self._unpin(node, detach=True)
         raise AreaError(errno.EIO, f"inode {ino}")
+
+    def _pin(self, ino: int) -> OpenNode | None:
+        """The node of an inode with one handle more; None when its file was replaced under our hands."""
+        with self._guard:
+            node = self._nodes.get(ino)
+            if node is not None:
+                node.handles += 1
+                return node
+        row = self._row(ino)
+        if row.kind != NodeKind.FILE:
+            raise AreaError(errno.EISDIR if row.kind == NodeKind.DIR else errno.ELOOP, row.name)
+        try:
+            fresh = OpenNode(self._around, row)
+        except AreaError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        with self._guard:
+            node = self._nodes.setdefault(ino, fresh)
+            node.handles += 1
+        if node is not fresh:
+            fresh.close()
+        return node
+
+    def _unpin(self, node: OpenNode, *, detach: bool = False) -> None:
+        """One handle less; the table forgets the node when nobody needs it or when `detach` says so."""
+        with self._guard:
+            node.handles -= 1
+            # A node whose content could not be sealed stays for the next release to try again.
+            last = node.handles == 0 and (node.wgen is None or node.gone)
+            if (last or detach) and self._nodes.get(node.row.ino) is node:
+                del self._nodes[node.row.ino]
+        if last:
+            node.close()
+
+    def _row(self, ino: int) -> Row:
+        with self._around.database.read() as db:
+            return self._around.view.node(db, ino)

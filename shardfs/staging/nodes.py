@@ -226,11 +226,9 @@ def checked_name(name: bytes) -> bytes:
     """`name` if a new entry can have it.
 
     Raises:
-        AreaError: ENAMETOOLONG, EEXIST for "." and "..", EINVAL for anything else that is no name.
+        AreaError: ENAMETOOLONG, or EINVAL for anything else that is no name.
     """
     try:
         return check_name(name)
     except MalformedError:
-        if len(name) > MAX_NAME_SIZE:
-            raise AreaError(errno.ENAMETOOLONG, name) from None
-        raise AreaError(errno.EEXIST if name in (b".", b"..") else errno.EINVAL, name) from None
+        raise AreaError(errno.ENAMETOOLONG if len(name) > MAX_NAME_SIZE else errno.EINVAL, name) from None

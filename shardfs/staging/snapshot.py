@@ -55,7 +55,7 @@ class Snapshot:
     ) -> None:
         self._overlay = overlay
         self._view = view
-        self._close = close
+        self._close: Callable[[], None] | None = close
         self._order = overlay.post_order()
         self._private: dict[int, PrivateFile] = {}
         for path, directory in self._order:
@@ -108,8 +108,10 @@ class Snapshot:
         return self.built[ROOT]
 
     def close(self) -> None:
-        """Let go of the generation files."""
-        self._close()
+        """Let go of the generation files; again is harmless."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
 
     def __enter__(self) -> Snapshot:
         return self

@@ -32,6 +32,7 @@ from shardfs.staging.nodes import (
 
 BASE_TIME: Final = "base_time_ns"
 _VIRTUAL: Final = 0
+_LARGE: Final = 50_000  # entries; parsing takes a second and the source may have no room to keep such a tree
 
 
 class View:
@@ -42,10 +43,19 @@ class View:
         # Where virtual nodes are, by inode number: the hash cannot be turned round. About 200 bytes per entry that
         # was looked at; entries are checked at each use and never need to be forgotten for correctness.
         self._places: dict[int, tuple[int, bytes]] = {}
+        self._large: tuple[bytes, Tree] | None = None
 
     def tree(self, tree_id: bytes | None) -> Tree:
         """A tree of the base; None is the empty one."""
-        return EMPTY_TREE if tree_id is None else self._trees.tree(TreeId(tree_id))
+        if tree_id is None:
+            return EMPTY_TREE
+        large = self._large
+        if large is not None and large[0] == tree_id:
+            return large[1]
+        tree = self._trees.tree(TreeId(tree_id))
+        if len(tree.entries) > _LARGE:
+            self._large = (tree_id, tree)
+        return tree
 
     def base_entry(self, parent: Row, name: bytes) -> TreeEntry | None:
         """What the base tree of a directory has under a name, whatever the rows say."""
