@@ -35,7 +35,7 @@ from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
-from shardfs.transfer import fetch, mirror, pull, push
+from shardfs.transfer import facts, fetch, mirror, pull, push
 from shardfs.transfer.reader import Reader
 
 if TYPE_CHECKING:
@@ -266,6 +266,10 @@ class Repository:
     def open_entry(self, entry: FileEntry) -> FileReader:
         """Random access to the content of a file of a commit."""
         return FileReader(entry, self.objects, self.reader)
+
+    def file_facts(self, entry: FileEntry) -> facts.FileFacts:
+        """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
+        return facts.file_facts(entry, self.objects, self.store, self._cache)
 
     def read(self, where: str) -> BinaryIO:
         """The file at "REV:PATH" as a seekable binary file that torch.load and safetensors accept.

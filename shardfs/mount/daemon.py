@@ -1,0 +1,196 @@
+"""The serving process of one mount: from the opened repository to a clean end, in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from shardfs.errors import MountError, ShardfsError
+from shardfs.formats.tree import MAX_NAME_SIZE
+from shardfs.mount import libfuse, mountinfo, records, umount
+from shardfs.mount.job import Job
+from shardfs.mount.options import EngineOptions
+from shardfs.mount.records import MountRecord
+from shardfs.mount.vfs import Vfs
+from shardfs.repository import Repository
+
+log = logging.getLogger(__name__)
+
+GRACE_S: Final = 2.0  # from SIGTERM until blocked requests and open files no longer keep the daemon alive
+_CLOSE_S: Final = 5.0  # for closing the repository
+_SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+_READ_AHEAD_KB: Final = 1024  # the kernel's default of 128 makes eight times as many requests
+_LOG_SIZE: Final = 1 << 20
+_LOGS_KEPT: Final = 3
+
+
+def run(job: Job, announce: Callable[[MountRecord], None] = lambda _record: None) -> MountRecord:
+    """Serve until the mount ends, by unmounting or by SIGTERM, SIGINT or SIGHUP.
+
+    Args:
+        job: what to serve; its mount point exists and is free.
+        announce: called once when the mount can be used.
+
+    Raises:
+        MountError: the mount could not be made. ShardfsError: the repository cannot be opened.
+    """
+    if job.log is not None:
+        _log_to(job.log)
+    # Before any thread is made: a signal that a thread of libfuse or of ours took would end nothing.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        repo = _open(job)
+        try:
+            vfs = Vfs(repo, _branch(repo, job), read_only=job.options.read_only, who=f"the mount at {job.mountpoint}")
+        except BaseException:
+            repo.close()
+            raise
+        return _Daemon(job, repo, vfs, announce).serve()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Daemon:
+    """One mount being served."""
+
+    def __init__(self, job: Job, repo: Repository, vfs: Vfs, announce: Callable[[MountRecord], None]) -> None:
+        self._job = job
+        self._repo = repo
+        self._vfs = vfs
+        self._announce = announce
+        self._ended = threading.Event()
+        self._clearing = threading.Lock()
+        self._cleared = False
+        self._record = MountRecord(
+            mountpoint=job.mountpoint,
+            source=job.public_source,
+            branch=vfs.branch,
+            read_only=job.options.read_only or repo.read_only,
+            pid=os.getpid(),
+            process_start=records.process_start(os.getpid()) or 0,
+            started=time.time(),
+            connection=None,
+            log=job.log,
+            made_mountpoint=job.made_mountpoint,
+        )
+
+    def serve(self) -> MountRecord:
+        threading.Thread(target=self._await_signal, name="shardfs-signals", daemon=True).start()
+        options = EngineOptions(
+            fsname=_fsname(self._job.public_source),
+            allow_other=self._job.options.allow_other,
+            read_only=self._record.read_only,
+        )
+        try:
+            libfuse.serve(self._vfs, os.fsdecode(self._job.mountpoint), options, self._started)
+        finally:
+            self._ended.set()
+            self._clear()
+        log.info("mount at %s ended", self._job.mountpoint)
+        return self._record
+
+    def _started(self) -> None:
+        """The kernel is connected. On a thread of its own: this one answers requests."""
+        threading.Thread(target=self._settle, name="shardfs-start", daemon=True).start()
+
+    def _settle(self) -> None:
+        row = mountinfo.top_row(self._job.mountpoint)
+        if row is not None:
+            self._record = record = _with_connection(self._record, row.connection)
+            _raise_read_ahead(row.device)
+            try:
+                records.write(record)
+            except MountError as error:
+                log.warning("%s", error)  # the mount works without; `umount` finds it in the kernel's table
+        log.info("%s mounted at %s, branch %s", self._record.source, self._record.mountpoint, self._record.branch)
+        self._announce(self._record)
+
+    def _await_signal(self) -> None:
+        while not self._ended.is_set():
+            found = signal.sigtimedwait(_SIGNALS, 0.5)
+            if found is not None and not self._ended.is_set():
+                log.info("ending by %s", signal.Signals(found.si_signo).name)
+                self._end()
+                return
+
+    def _end(self) -> None:
+        try:
+            umount.detach(self._job.mountpoint)
+        except MountError as error:
+            log.warning("%s", error)
+        if self._ended.wait(GRACE_S):
+            return
+        # Requests are blocked or files are open. Ending the process closes the connection: their programs get
+        # ENOTCONN instead of waiting.
+        log.warning("requests or open files remain, they fail now")
+        self._clear()
+        logging.shutdown()
+        os._exit(0)
+
+    def _clear(self) -> None:
+        with self._clearing:
+            if self._cleared:
+                return
+            self._cleared = True
+            worker = threading.Thread(target=self._close, name="shardfs-close", daemon=True)
+            worker.start()
+            worker.join(_CLOSE_S)
+            if worker.is_alive():
+                log.warning("the repository did not close in %.0f s", _CLOSE_S)
+            umount.clear(self._record)
+
+    def _close(self) -> None:
+        self._vfs.close()
+        with suppress(ShardfsError, OSError):
+            self._repo.close()
+
+
+def _open(job: Job) -> Repository:
+    from shardfs import opening
+
+    repo = opening.open_remote(job.source) if job.remote else opening.open_at(Path(job.source))
+    if job.mountpoint.is_relative_to(repo.store_path):
+        repo.close()
+        msg = f"{job.mountpoint} is inside the repository's store; mount somewhere else"
+        raise MountError(msg)
+    return repo
+
+
+def _branch(repo: Repository, job: Job) -> str | None:
+    """The branch to show. A branch that does not exist is a mistake, unless it is the unborn current one."""
+    wanted = job.options.branch
+    if wanted is not None and wanted != repo.current_branch() and repo.tip(wanted) is None:
+        msg = f"no branch {wanted!r}; `shardfs branch {wanted}` makes it"
+        raise MountError(msg)
+    return wanted
+
+
+def _with_connection(record: MountRecord, connection: int) -> MountRecord:
+    return MountRecord.from_json({**record.to_json(), "connection": connection})
+
+
+def _fsname(source: str) -> str:
+    """The source as a mount option: commas and backslashes have a meaning there."""
+    return "".join("_" if c in ',\\"' or not c.isprintable() else c for c in source)[: 4 * MAX_NAME_SIZE]
+
+
+def _raise_read_ahead(device: str) -> None:
+    """Larger requests, where the user may ask for them (root)."""
+    with suppress(OSError):
+        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(_READ_AHEAD_KB))
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_SIZE, backupCount=_LOGS_KEPT, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)

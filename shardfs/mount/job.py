@@ -1,0 +1,56 @@
+"""What a daemon is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from shardfs.mount.options import MountOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One mount to serve.
+
+    Attributes:
+        mountpoint: an existing directory, absolute.
+        source: absolute directory of a repository, or a URL.
+        remote: whether `source` is a URL.
+        options: what the user chose.
+        made_mountpoint: the directory was made for this mount.
+        log: the daemon's log file; None in the foreground.
+    """
+
+    mountpoint: Path
+    source: str
+    remote: bool
+    options: MountOptions
+    made_mountpoint: bool
+    log: Path | None
+
+    @property
+    def public_source(self) -> str:
+        """The source without user name and password: everybody can read /proc/mounts and command lines."""
+        if not self.remote:
+            return self.source
+        parts = urlsplit(self.source)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        log = None if self.log is None else str(self.log)
+        return {**asdict(self), "mountpoint": str(self.mountpoint), "log": log}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Job:
+        """The job of plain values."""
+        return cls(
+            Path(value["mountpoint"]),
+            value["source"],
+            value["remote"],
+            MountOptions(**value["options"]),
+            value["made_mountpoint"],
+            None if value["log"] is None else Path(value["log"]),
+        )

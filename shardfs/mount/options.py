@@ -1,0 +1,37 @@
+"""How to mount."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What an engine tells the kernel.
+
+    Attributes:
+        fsname: the source that /proc/mounts shows; everybody can read it.
+        allow_other: other users may look, too.
+        read_only: the kernel refuses every write.
+    """
+
+    fsname: str
+    allow_other: bool = False
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What a user can choose.
+
+    Attributes:
+        branch: short name of the branch to show; None for the current one.
+        read_only: without staging.
+        allow_other: other users may look, too.
+        nonempty: the mount point may have content, which the mount hides.
+    """
+
+    branch: str | None = None
+    read_only: bool = False
+    allow_other: bool = False
+    nonempty: bool = False

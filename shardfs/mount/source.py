@@ -1,0 +1,133 @@
+"""What a mount needs of a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from shardfs.formats.commit import Commit
+from shardfs.formats.ids import CommitId, ManifestId, TreeId
+from shardfs.formats.manifest import Manifest
+from shardfs.formats.ref import Head
+from shardfs.formats.tree import FileEntry, Tree
+from shardfs.staging.area import Area
+
+
+class Objects(Protocol):
+    """Commits, trees and manifests by id."""
+
+    def commit(self, id_: CommitId, /) -> Commit:
+        """A commit."""
+        ...
+
+    def tree(self, id_: TreeId, /) -> Tree:
+        """A directory."""
+        ...
+
+    def manifest(self, id_: ManifestId, /) -> Manifest:
+        """The chunks of a file."""
+        ...
+
+
+class Content(Protocol):
+    """Random access to the content of a committed file."""
+
+    def read_at(self, offset: int, size: int, /) -> bytes:
+        """Up to `size` bytes from `offset`; fewer only at the end."""
+        ...
+
+
+class Version(Protocol):
+    """One step of a branch's first-parent history."""
+
+    @property
+    def name(self) -> str:
+        """The name below `versions/`: number and start of the message."""
+        ...
+
+    @property
+    def commit(self) -> CommitId:
+        """Its commit."""
+        ...
+
+
+class FileFacts(Protocol):
+    """How a file is stored."""
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        ...
+
+    @property
+    def stored(self) -> int:
+        """Bytes of their encoded forms, each distinct chunk once."""
+        ...
+
+    @property
+    def cached(self) -> int:
+        """Bytes of plaintext that can be read without a network."""
+        ...
+
+    @property
+    def codecs(self) -> Sequence[str]:
+        """Names of the codecs, sorted."""
+        ...
+
+
+class Source(Protocol):
+    """The members of `shardfs.repository.Repository` that a mount uses."""
+
+    store_path: Path
+    read_only: bool
+    url: str | None
+
+    @property
+    def objects(self) -> Objects:
+        """Commits, trees and manifests."""
+        ...
+
+    def head(self) -> Head:
+        """What HEAD names."""
+        ...
+
+    def branches(self) -> dict[str, CommitId]:
+        """Branches by short name."""
+        ...
+
+    def tags(self) -> dict[str, CommitId]:
+        """Tags by short name."""
+        ...
+
+    def versions(self, branch: str | None = None, /) -> Sequence[Version]:
+        """First-parent history of a branch, oldest first."""
+        ...
+
+    def commits_with_prefix(self, digits: str, /) -> list[CommitId]:
+        """Commits whose hexadecimal id starts with `digits`, at most 20."""
+        ...
+
+    def open_entry(self, entry: FileEntry, /) -> Content:
+        """Random access to a file of a commit."""
+        ...
+
+    def file_facts(self, entry: FileEntry, /) -> FileFacts:
+        """How a file is stored, from the index alone."""
+        ...
+
+    def area(self, branch: str | None = None, /) -> Area:
+        """The staging area of a branch, brought up to the branch's tip."""
+        ...
+
+    def commit(self, message: str, *, branch: str | None = None) -> CommitId:
+        """Turn a staging area into a commit."""
+        ...
+
+    def refresh(self) -> None:
+        """Bring a view of a remote up to date."""
+        ...
+
+    def stats_snapshot(self) -> Mapping[str, Any]:
+        """Cheap counters."""
+        ...
