@@ -16,7 +16,18 @@ from shardfs.errors import AreaError
 from shardfs.formats.tree import MAX_TARGET_SIZE, TreeEntry
 from shardfs.staging.database import delete, insert, rows_in, update
 from shardfs.staging.generations import FileKey, Generations
-from shardfs.staging.nodes import ROOT, NodeKind, PathKey, Row, checked_name, is_derived, new_ino, new_row, row_of_entry
+from shardfs.staging.nodes import (
+    ROOT,
+    NodeKind,
+    PathKey,
+    Row,
+    checked_name,
+    is_derived,
+    new_ino,
+    new_row,
+    new_version,
+    row_of_entry,
+)
 from shardfs.staging.view import View
 
 RENAME_NOREPLACE: Final = 1  # renameat2(2)
@@ -141,7 +152,7 @@ class Namespace:
             db.execute("DELETE FROM nodes WHERE parent = ? AND name = ? AND kind = 0", (parent.ino, name))
         else:
             row = row_of_entry(new_ino(), parent.ino, entry, now if mtime_ns is None else mtime_ns)
-            insert(db, row._replace(version=1, settled=0, ctime_ns=now))
+            insert(db, row._replace(version=new_version(), settled=0, ctime_ns=now))
         view.touch(db, parent, now)
 
     def remove(self, db: sqlite3.Connection, path: PathKey, removed: Removed) -> None:

@@ -175,7 +175,8 @@ def row_of_entry(ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Row:
 
 def new_row(parent: int, name: bytes, kind: NodeKind, mode: int, time_ns: int) -> Row:
     """A row of a new node with a fresh inode number and no content yet."""
-    return Row(new_ino(), parent, name, kind, mode, time_ns, time_ns, 0, None, None, None, None, None, 0, 1, 0, 0)
+    version = new_version()
+    return Row(new_ino(), parent, name, kind, mode, time_ns, time_ns, 0, None, None, None, None, None, 0, version, 0, 0)
 
 
 def gone_row(parent: int, name: bytes) -> Row:
@@ -209,6 +210,11 @@ def same_as_entry(row: Row, entry: TreeEntry | None) -> bool:
 def new_ino() -> int:
     """A fresh random inode number."""
     return _FIRST_INO | (secrets.randbits(63) & _INO_MASK)
+
+
+def new_version() -> int:
+    """A first version that no earlier row of the same inode number has had, so that equal means the same content."""
+    return secrets.randbits(40) + 1 << 20
 
 
 def derived_ino(parent: int, name: bytes, salt: int = 0) -> int:

@@ -186,10 +186,9 @@ class OpenNode:
             return False
         in_place = append and row.gen is not None and (row.ino, row.gen) == self.stable
         self.wgen = row.gen if in_place else row.last_gen + 1
-        version = row.version + 1
         last_gen = max(row.last_gen, self.wgen or 0)
-        update(db, row.ino, wgen=self.wgen, last_gen=last_gen, version=version, settled=0)
-        self.row = row._replace(wgen=self.wgen, last_gen=last_gen, version=version, settled=0)
+        update(db, row.ino, wgen=self.wgen, last_gen=last_gen, settled=0)
+        self.row = row._replace(wgen=self.wgen, last_gen=last_gen, settled=0)
         return in_place
 
     def _own_row(self, db: sqlite3.Connection) -> Row | None:

@@ -11,7 +11,17 @@ from shardfs.formats.ids import TreeId
 from shardfs.formats.tree import DirEntry, TreeEntry
 from shardfs.staging.database import delete, insert, row_at, rows_in, rows_where, set_fact, update
 from shardfs.staging.namespace import Removed
-from shardfs.staging.nodes import ROOT, NodeKind, Row, content_key, gone_row, new_ino, row_of_entry, same_as_entry
+from shardfs.staging.nodes import (
+    ROOT,
+    NodeKind,
+    Row,
+    content_key,
+    gone_row,
+    new_ino,
+    new_version,
+    row_of_entry,
+    same_as_entry,
+)
 from shardfs.staging.snapshot import Snapshot
 from shardfs.staging.view import BASE_TIME, View
 
@@ -130,7 +140,7 @@ def _keep_showing(db: sqlite3.Connection, view: View, directory: Row, tree_id: T
             insert(db, gone_row(directory.ino, name))
         else:
             row = row_of_entry(new_ino(), directory.ino, old, directory.mtime_ns)
-            insert(db, row._replace(version=1, settled=0))
+            insert(db, row._replace(version=new_version(), settled=0))
 
 
 def _resettle(db: sqlite3.Connection, view: View, directory: Row) -> None:

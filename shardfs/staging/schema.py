@@ -23,7 +23,7 @@ STATEMENTS: Final = (
         gen       INTEGER,           -- stable content: the first `size` bytes of files/<ino>.<gen>
         wgen      INTEGER,           -- generation with unfinished writes; = gen while only appending
         last_gen  INTEGER NOT NULL,  -- highest generation number given out
-        version   INTEGER NOT NULL,  -- counts changes of the content
+        version   INTEGER NOT NULL,  -- another one for another stable content; never 0
         settled   INTEGER NOT NULL,  -- 1: says the same as the base tree of its parent
         stray     INTEGER NOT NULL   -- 1: `ino` is derived from a place where the node no longer is
     )""",

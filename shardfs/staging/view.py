@@ -26,6 +26,7 @@ from shardfs.staging.nodes import (
     Trees,
     derived_ino,
     gone_row,
+    new_version,
     row_of_entry,
     same_as_entry,
 )
@@ -155,11 +156,14 @@ class View:
         """Store a virtual node and the virtual directories above it; any other row is returned as it is."""
         if row.version != _VIRTUAL:
             return row
+        stored = row_at(db, row.ino)  # meanwhile, on the way of a node below it
+        if stored is not None:
+            return stored
         pending = [row]
         while pending[-1].version == _VIRTUAL:
             pending.append(self.node(db, pending[-1].parent))
         for virtual in reversed(pending[:-1]):
-            row = virtual._replace(version=1)
+            row = virtual._replace(version=new_version())
             insert(db, row)
         return row
 
