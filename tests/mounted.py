@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardfs.errors import NothingToCommitError, ObjectNotFoundError, ReadOnlyError
+import pytest
+
+from shardfs.errors import FsError, NothingToCommitError, ObjectNotFoundError, ReadOnlyError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId, Kind, ManifestId, TreeId, object_id
 from shardfs.formats.manifest import Manifest
@@ -16,6 +19,7 @@ from shardfs.formats.ref import BRANCHES, Head
 from shardfs.formats.tree import FileEntry, Tree
 from shardfs.history.versions import Version
 from shardfs.mount.source import Content
+from shardfs.mount.vfs import Vfs
 from shardfs.staging.area import Area
 from tests.staged import Flat, MemoryStore
 
@@ -152,3 +156,37 @@ class MemorySource:
     def close(self) -> None:
         for area in self._areas.values():
             area.close()
+
+
+def names(vfs: Vfs, path: bytes) -> list[bytes]:
+    return [entry.name for entry in vfs.readdir(vfs.resolve(path))]
+
+
+def link(vfs: Vfs, path: bytes) -> bytes:
+    return vfs.readlink(vfs.resolve(path))
+
+
+def content(vfs: Vfs, path: bytes) -> bytes:
+    handle = vfs.open(vfs.resolve(path), os.O_RDONLY)
+    try:
+        return vfs.read(handle, 0, 1 << 20)
+    finally:
+        vfs.release(handle)
+
+
+def code(function: Callable[[], object]) -> int | None:
+    with pytest.raises(FsError) as caught:
+        function()
+    return caught.value.errno
+
+
+def commit_path(id_: CommitId) -> bytes:
+    return b"commits/" + id_.hex().encode()
+
+
+def write(vfs: Vfs, name: bytes, data: bytes) -> None:
+    """Make a file in staging, as a program does."""
+    handle = vfs.create(vfs.resolve(b"staging"), name, 0o644, os.O_WRONLY)
+    vfs.write(handle, 0, data)
+    vfs.flush(handle)
+    vfs.release(handle)

@@ -11,7 +11,6 @@ import os
 import sys
 
 from shardfs.errors import ShardfsError
-from shardfs.mount import daemon
 from shardfs.mount.job import Job
 from shardfs.mount.records import MountRecord
 
@@ -19,6 +18,9 @@ from shardfs.mount.records import MountRecord
 def main() -> int:
     """Serve one mount; the exit status."""
     job = Job.from_json(json.loads(sys.stdin.buffer.read()))
+    if os.fork():
+        os._exit(0)  # the caller reaps this process; the daemon belongs to nobody
+    from shardfs.mount import daemon  # loads libfuse: after the fork
 
     def answer(value: dict[str, object]) -> None:
         os.write(1, json.dumps(value).encode() + b"\n")

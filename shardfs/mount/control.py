@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from shardfs import __version__
 from shardfs.errors import FsError, ShardfsError
@@ -156,7 +156,8 @@ class ControlView(View):
         self.result = id_.hex().encode() + b"\n"
 
     def _stats(self) -> bytes:
-        return _json({**self._source.stats_snapshot(), "uptime_s": round((time.time_ns() - self._started_ns) / 1e9, 3)})
+        counters = {key: _plain(value) for key, value in self._source.stats_snapshot().items()}
+        return _json({**counters, "uptime_s": round((time.time_ns() - self._started_ns) / 1e9, 3)})
 
     def _config(self) -> bytes:
         # A view of a remote has no repository that commands could work on.
@@ -170,6 +171,11 @@ class ControlView(View):
                 "writable": self._writable,
             }
         )
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as objects with their names."""
+    return value._asdict() if hasattr(value, "_asdict") else value
 
 
 def _json(value: object) -> bytes:

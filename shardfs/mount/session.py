@@ -28,6 +28,7 @@ __all__ = ["MountOptions", "MountRecord", "list_mounts", "mount", "unmount"]
 log = logging.getLogger(__name__)
 
 READY_S: Final = 60.0  # a view of a remote reads the history first
+DAEMON: Final[tuple[str, ...]] = (sys.executable, "-m", "shardfs.mount")
 _PROBE_S: Final = 2.0
 
 
@@ -153,7 +154,7 @@ def _start_daemon(job: Job, ready_s: float) -> MountRecord:
         with job.log.open("ab") as output:
             begin = output.tell()
             process = subprocess.Popen(
-                [sys.executable, "-m", "shardfs.mount", str(job.mountpoint), job.public_source],
+                [*DAEMON, str(job.mountpoint), job.public_source],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -171,6 +172,8 @@ def _start_daemon(job: Job, ready_s: float) -> MountRecord:
         answer = _first_line(process.stdout.fileno(), time.monotonic() + ready_s)
     if answer is None:
         _give_up(process, job)
+    process.wait()  # the daemon is a child of this process, which ends at once
+    if answer is None:
         msg = f"the daemon was not ready after {ready_s:.0f} s; its log is {job.log}"
         raise MountError(msg)
     return _result(answer, job.log, begin)
@@ -200,8 +203,7 @@ def _first_line(fd: int, deadline: float) -> bytes | None:
 
 def _give_up(process: subprocess.Popen[bytes], job: Job) -> None:
     with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
     if mountinfo.top_row(job.mountpoint) is not None:
         umount.detach(job.mountpoint)
 

@@ -96,6 +96,10 @@ class Vfs:
         self._tip = refs.state().tip
         self.root = TopView(source, refs, parts, {b".shardfs": control.root}).root
 
+    def expire(self) -> None:
+        """Look at the refs again at the next use, however short ago the last look was."""
+        self._refs.expire()
+
     def close(self) -> None:
         """Stop background work."""
         self._refs.close()
