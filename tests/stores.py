@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from shardfs.errors import RemoteUnavailableError
@@ -80,6 +82,12 @@ def flip(path: Path, offset: int, bit: int = 0) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1 << bit
     path.write_bytes(data)
+
+
+def sql(store: Store, statement: str) -> None:
+    """Change the index behind everybody's back."""
+    with closing(sqlite3.connect(store.layout.index, isolation_level=None)) as database:
+        database.execute(statement)
 
 
 def local_entries(store: Store, kinds: Iterable[Kind] = tuple(Kind)) -> list[tuple[PackId, Entry]]:

@@ -247,7 +247,7 @@ class _Sender:
                     encoded = registry.encode(plaintext)
                 writer.add(kind, id_, encoded.codec, encoded.payload, len(plaintext), encoded.base)
                 self._present.add(id_)
-                if writer.size >= packs.TARGET_SIZE:
+                if writer.is_full:
                     full, writer = writer, None
                     self._finish(full, folder)
             if writer is not None:

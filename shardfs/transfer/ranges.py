@@ -12,7 +12,8 @@ from shardfs.errors import RemoteProtocolError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.store.cache import Cache
-from shardfs.store.index import Index, Location
+from shardfs.store.index import Location
+from shardfs.store.store import Store
 
 FIRST_WINDOW: Final = 1 << 20  # bytes asked for at a place that nobody read before
 MAX_WINDOW: Final = 8 << 20  # bytes; at 1 Gbit/s one request then costs more in transfer (67 ms) than in delay
@@ -93,8 +94,8 @@ class _Reads:
 class RangeReader:
     """Payloads from packs at remotes. Safe to share between threads; no lock is held during a request."""
 
-    def __init__(self, index: Index, cache: Cache | None, deadline_s: float) -> None:
-        self._index = index
+    def __init__(self, store: Store, cache: Cache | None, deadline_s: float) -> None:
+        self._store = store
         self._cache = cache
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
@@ -144,7 +145,7 @@ class RangeReader:
             for e in self._entries_of(pack)
             if 0 < e.offset - wanted.offset <= window and (e.kind is Kind.CHUNK) == chunks
         ]
-        here = self._index.has((e.id for e in nearby), local=True)
+        here = self._store.index.has((e.id for e in nearby), local=True)
         cache = self._cache
 
         def useful(entry: Entry) -> bool:
@@ -200,7 +201,7 @@ class RangeReader:
         with self._lock:
             found = self._entries.get(pack)
         if found is None:
-            found = self._index.entries(pack)
+            found = self._store.index.entries(pack)
             with self._lock:
                 self._entries[pack] = found
                 while len(self._entries) > 1 and sum(map(len, self._entries.values())) > _MAX_ENTRIES:

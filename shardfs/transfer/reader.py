@@ -210,6 +210,9 @@ class Reader:
         known = self._store.find(search.id)
         here = [c for c in known if c.place == LOCAL]
         data = self._from_packs(search, here)
+        if data is None and search.problems:
+            # A gc may have moved the payload between the look into the index and the read.
+            data = self._from_packs(search, [c for c in self._local(search) if c not in here])
         if data is None and search.problems and self._reconcile(search):
             data = self._from_packs(search, self._local(search))
         if data is None:
@@ -356,7 +359,7 @@ class Reader:
         self._guard = threading.Lock()
         self._memory = PlaintextMemory(self._budget_bytes)
         self._flights = Flights()
-        self._ranges = RangeReader(self._store.index, self._cache, self._deadline_s)
+        self._ranges = RangeReader(self._store, self._cache, self._deadline_s)
 
 
 class _Reconciler:

@@ -133,7 +133,7 @@ def test_tags_and_deletion(local: Side, remote: Watched, server: Store) -> None:
 
 def test_a_missing_chunk_stops_before_anything_moves(local: Side, remote: Watched, server: Store) -> None:
     commit(local.store, {"a": DATA})
-    local.store.index._connect().execute("DELETE FROM entries WHERE kind = 1 AND offset = 16")
+    stores.sql(local.store, "DELETE FROM entries WHERE kind = 1 AND offset = 16")
     with pytest.raises(ChunkNotFoundError, match="nothing was sent"):
         _push_main(local, remote)
     assert remote.sent == []

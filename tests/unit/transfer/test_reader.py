@@ -155,7 +155,7 @@ def test_only_copy_damaged_is_an_error_that_names_chunk_and_pack(full: Store) ->
     ],
 )
 def test_a_wrong_index_is_mended_from_the_packs(full: Store, change: str) -> None:
-    full.index._connect().execute(change.replace("AND rowid = 1", "AND offset = 16"))
+    stores.sql(full, change.replace("AND rowid = 1", "AND offset = 16"))
     reader = Reader(full)
     assert [_read(reader, i) for i in range(40)] == CHUNKS
     tip = full.refs.head_commit()

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from shardfs import config
+from shardfs.errors import StoreError
+from shardfs.formats.ids import CommitId, chunk_id
+from shardfs.maintenance.doctor import Finding, diagnose, fix
+from shardfs.store.store import Store
+from tests import stores
+from tests.stores import commit
+from tests.unit.maintenance.conftest import check
+
+MAIN = "refs/heads/main"
+
+
+@pytest.fixture
+def tip(store: Store) -> CommitId:
+    """Two commits."""
+    commit(store, {"a": b"1"})
+    return commit(store, {"a": b"2"})
+
+
+def _look(store: Store) -> list[Finding]:
+    return [f for f in diagnose(store, config.load(None)) if f.level in ("warning", "error") and "mounts" not in f.what]
+
+
+def _mend(store: Store) -> list[Finding]:
+    return fix(store, config.load(None))
+
+
+def test_nothing_is_wrong(store: Store, tip: CommitId) -> None:
+    assert _look(store) == []
+    assert _mend(store) == []
+    assert {f.level for f in diagnose(store, config.load(None))} <= {"ok", "warning"}
+
+
+@pytest.mark.parametrize("data", [b"", b"junk\n", bytes(32).hex().encode() + b"\n", None])
+def test_refs_come_back_from_their_logs(store: Store, tip: CommitId, data: bytes | None) -> None:
+    path = store.layout.ref(MAIN)
+    if data is None:
+        path.unlink()
+    else:
+        path.write_bytes(data)
+    assert any(MAIN in f.what for f in _look(store))
+    _mend(store)
+    assert store.refs.get(MAIN) == tip
+    assert _look(store) == []
+
+
+def test_a_ref_without_a_log_is_an_error(store: Store, tip: CommitId) -> None:
+    store.layout.ref(MAIN).write_bytes(b"")
+    store.layout.log(MAIN).unlink()
+    assert any(f.level == "error" and MAIN in f.what for f in _mend(store))
+
+
+def test_deleted_refs_stay_deleted(store: Store, tip: CommitId) -> None:
+    store.refs.move("refs/heads/x", None, tip)
+    store.refs.move("refs/heads/x", tip, None)
+    assert _look(store) == []
+
+
+def test_head_and_listings(store: Store, tip: CommitId) -> None:
+    store.layout.head.write_bytes(b"\0")
+    store.layout.info_refs.write_bytes(b"{}")
+    store.layout.info_packs.unlink()
+    assert len(_look(store)) == 3
+    _mend(store)
+    assert _look(store) == []
+    assert store.refs.head_commit() == tip
+
+
+def test_index_is_mended(store: Store, tip: CommitId) -> None:
+    stores.sql(store, "DELETE FROM entries")
+    assert any("index is wrong about 2 packs" in f.what for f in _look(store))
+    _mend(store)
+    assert _look(store) == []
+    assert check(store).ok
+
+
+def test_a_broken_index_is_made_again(store: Store, tip: CommitId) -> None:
+    store.index.close()
+    data = bytearray(store.layout.index.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    store.layout.index.write_bytes(data)
+    assert any("index" in f.what for f in _look(store))
+    _mend(store)
+    assert _look(store) == []
+    assert check(store).ok
+
+
+def test_missing_and_damaged_packs_are_told(store: Store, tip: CommitId) -> None:
+    paths = sorted(store.layout.packs.rglob("*.pack"))
+    paths[0].unlink()
+    paths[1].write_bytes(b"")
+    found = _look(store)
+    assert any("missing" in f.what for f in found)
+    assert any("too short" in f.what or "damaged" in f.what for f in found)
+    _mend(store)
+    assert store.find(chunk_id(b"3")) == []
+
+
+def test_the_machine(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    found = [f.what for f in _look(store)]
+    everything = [f.what for f in diagnose(store, config.load(None))]
+    assert any("GiB free" in what for what in found)
+    assert any("fusermount3" in what for what in everything)
+    with store.lock.hold("test"):
+        assert any("writing" in f.what for f in diagnose(store, config.load(None)))
+    assert issubclass(StoreError, Exception)
+    assert tmp_path
