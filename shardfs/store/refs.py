@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -137,17 +137,10 @@ class RefStore:
                 lines.append(LogLine.from_bytes(line))
         return lines
 
-    def _move_old_logs(self, path: Path) -> None:
-        """Make room for a log where deleted refs left theirs: that of "a" is in the way of "a/b", and the reverse."""
-        folders = path.relative_to(self._layout.root).parents
-        blocks = [self._layout.root / folder for folder in folders if (self._layout.root / folder).is_file()]
-        for block in [*blocks, path] if path.is_dir() else blocks:
-            block.rename(block.with_name(f"{block.name}~{time.time_ns()}"))
-
-    def restore(self, name: str) -> CommitId | None:
-        """Put a damaged ref back to the last commit of its log; returns it, or None when the log knows none."""
+    def restore(self, name: str, is_known: Callable[[CommitId], bool] = lambda _: True) -> CommitId | None:
+        """Put a damaged ref back to the last commit in its log that `is_known`; None when the log has none."""
         with self._lock.hold("doctor"):
-            commit = next((line.new for line in self.log(name) if line.new), None)
+            commit = next((line.new for line in self.log(name) if line.new and is_known(line.new)), None)
             if commit is not None:
                 atomic.write_bytes(self._layout.ref(name), format_.ref_to_bytes(commit), self._layout.tmp)
                 self._write_listing()
@@ -211,7 +204,6 @@ class RefStore:
     def _append_log(self, name: str, line: LogLine) -> None:
         path = self._layout.log(name)
         with atomic.os_errors(f"cannot write the log of {name}"):
-            self._move_old_logs(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.write(line.to_bytes())
