@@ -1,0 +1,63 @@
+"""`shardfs serve`."""
+
+from __future__ import annotations
+
+import click
+
+from shardfs_cli import output
+from shardfs_cli.command import command as define
+from shardfs_cli.context import Context, file_path
+
+
+@define(
+    "serve",
+    examples=(
+        "shardfs serve --root /srv/models",
+        "shardfs serve --root /srv/models --listen 127.0.0.1:0 --read-only",
+    ),
+)
+@click.option("--root", default=".", metavar="DIR", help="Directory of all repositories; made when missing.")
+@click.option(
+    "--listen",
+    default="127.0.0.1:8750",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address; port 0 takes a free one.",
+)
+@click.option("--read-only", is_flag=True, help="Refuse everything that changes something.")
+@click.option("--no-create", is_flag=True, help="Do not make a repository when something is pushed to a new name.")
+@click.pass_obj
+def command(context: Context, root: str, listen: str, *, read_only: bool, no_create: bool) -> None:
+    """Serve the repositories below DIR over HTTP until Ctrl-C or SIGTERM.
+
+    The repository in DIR/NAME has the address http://HOST:PORT/NAME. There is no authentication: listen on other
+    addresses than loopback only behind a proxy that has one.
+    """
+    folder = file_path(root)
+    host, port = _address(listen)
+    from shardfs.server import app
+
+    def announce(line: str) -> None:
+        if context.output.json:
+            context.output.document({"url": line.rsplit(" at ", 1)[-1], "root": str(folder.absolute())})
+        else:
+            context.output.line(output.name(line))
+        output.flush()
+
+    app.run(
+        folder,
+        host,
+        port,
+        read_only=read_only,
+        create=not no_create,
+        announce=announce,
+        warn=context.output.warn,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        msg = f"{text!r}: write HOST:PORT, such as 127.0.0.1:8750 or [::1]:8750"
+        raise click.BadParameter(msg, param_hint="--listen")
+    return host.removeprefix("[").removesuffix("]"), int(port)

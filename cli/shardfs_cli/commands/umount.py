@@ -1,0 +1,33 @@
+"""`shardfs umount`."""
+
+from __future__ import annotations
+
+import click
+
+from shardfs_cli import output
+from shardfs_cli.command import command as define
+from shardfs_cli.context import Context, file_path
+
+
+@define("umount", examples=("shardfs umount ./models", "shardfs umount --force ./models"))
+@click.argument("mountpoints", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Also when programs use it; their open files fail then.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, max=3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a daemon may take to end before it is killed.",
+)
+@click.pass_obj
+def command(context: Context, mountpoints: tuple[str, ...], *, force: bool, timeout: float) -> None:
+    """End mounts. What was written below staging stays, for the next commit or mount."""
+    from shardfs.mount import session
+
+    points = [file_path(text) for text in mountpoints]
+    for point in points:
+        session.unmount(point, force=force, timeout_s=timeout)
+        context.output.note(f"unmounted {output.name(str(point))}")
+    if context.output.json:
+        context.output.document({"unmounted": [str(point.absolute()) for point in points]})

@@ -1,0 +1,41 @@
+"""The reference pages say what the program does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.cli import reference, schema
+
+TESTS = Path(__file__).parent
+
+
+def test_cli_page_is_up_to_date() -> None:
+    assert reference.CLI_PAGE.read_text() == reference.cli_page(), "run: python -m tests.cli.reference"
+
+
+def test_errors_page_is_up_to_date() -> None:
+    assert reference.ERRORS_PAGE.read_text() == reference.errors_page(), "run: python -m tests.cli.reference"
+
+
+def test_every_command_is_used_by_a_test() -> None:
+    text = "".join(path.read_text() for path in TESTS.glob("test_*.py"))
+    unused = [
+        name
+        for name, _ in reference.all_commands()
+        if not re.search(rf"[\"' ]{name}[\"' \n]", text)
+        and not re.search("\\(" + ", ".join(f'"{word}"' for word in name.split()), text)
+    ]
+    assert unused == []
+
+
+def test_every_schema_is_of_a_command() -> None:
+    known = {name for name, _ in reference.all_commands()} | {"error", "branch NAME", "tag NAME"}
+    assert schema.load().keys() <= known
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in reference.REFERENCE.glob("*.md"):
+        text = page.read_text()
+        for target in re.findall(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).resolve().exists(), f"{page.name}: {target}"
