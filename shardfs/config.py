@@ -26,6 +26,17 @@ from typing import Any, Final
 from shardfs.errors import AlreadyExistsError, MalformedError, RefNotFoundError, StoreError, UsageError
 
 FORMAT: Final = 1  # version of the store layout that this program reads and writes
+KEYS: Final[Mapping[str, str]] = {
+    "user.author": "author",
+    "cache.dir": "cache_dir",
+    "cache.size": "cache_size",
+    "cache.min_free": "cache_min_free",
+    "memory.budget": "memory_budget",
+    "remote.deadline": "deadline_s",
+    "lock.wait": "lock_wait_s",
+}
+"""Keys of settings files and the attributes of `Settings` that hold their values."""
+
 _UNITS: Final = {"": 1, "K": 10, "M": 20, "G": 30, "T": 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE)
 _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -115,9 +126,9 @@ def check_remote_name(name: str) -> str:
     return name
 
 
-def _typed(raw: dict[str, Any]) -> Settings:
+def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> Settings:
     def value(section: str, key: str, variable: str) -> Any:
-        return os.environ.get(variable, raw.get(section, {}).get(key))
+        return environment.get(variable, raw.get(section, {}).get(key))
 
     changes: dict[str, Any] = {}
     sizes = {
@@ -183,6 +194,7 @@ def set_remote(path: Path, name: str, url: str | None) -> None:
     import tomlkit
 
     check_remote_name(name)
+    _check_text(url)
     document = tomlkit.parse(path.read_text("utf-8"))
     remotes = document.setdefault("remote", tomlkit.table(is_super_table=True))
     if url is None:
@@ -196,6 +208,44 @@ def set_remote(path: Path, name: str, url: str | None) -> None:
     else:
         remotes[name] = {"url": url}
     _replace(path, tomlkit.dumps(document))
+
+
+def set_value(path: Path, key: str, value: str | None) -> None:
+    """Write one setting into a settings file, which is made when missing; None takes the setting out.
+
+    Raises:
+        UsageError: an unknown key, or a value of the wrong form. MalformedError, StoreError: the file cannot be read
+            or written; it is as it was.
+    """
+    import tomlkit
+
+    section, _, name = key.partition(".")
+    if key not in KEYS:
+        msg = f"no setting {key!r}; there are {', '.join(KEYS)}"
+        raise UsageError(msg)
+    if value is not None:
+        _check_text(value)
+        _typed({section: {name: value}}, {})
+    if path.exists():
+        read(path)
+        document = tomlkit.parse(path.read_text("utf-8"))
+    else:
+        document = tomlkit.document()
+        path.parent.mkdir(parents=True, exist_ok=True)
+    table = document.setdefault(section, tomlkit.table())
+    if value is not None:
+        table[name] = value
+    elif name in table:
+        del table[name]
+    _replace(path, tomlkit.dumps(document))
+
+
+def _check_text(value: str | None) -> None:
+    try:
+        (value or "").encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = f"{value!r} is not UTF-8: a settings file cannot hold it"
+        raise UsageError(msg) from error
 
 
 def _replace(path: Path, text: str) -> None:
