@@ -7,8 +7,10 @@ set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/shardfs-demo.XXXXXX")
 server=
+mkdir "$work/tmp"
+export TMPDIR="$work/tmp"
 export XDG_CACHE_HOME="$work/cache" XDG_CONFIG_HOME="$work/config"
-export GIT_AUTHOR_NAME="A Demo" GIT_AUTHOR_EMAIL=demo@example.org
+export SHARDFS_AUTHOR="Ada <ada@example.org>"
 
 cleanup() {
   local status=$? point
@@ -66,7 +68,8 @@ for name, logical, stored in rows:
 
 step "Three checkpoints: the base model and two rounds of fine-tuning"
 series=$work/checkpoints
-python "$repository/tests/checkpoints.py" "$series" --versions 3 --train top >/dev/null 2>&1
+python "$repository/tests/checkpoints.py" "$series" --versions 3 --train top >"$work/training.log" 2>&1 ||
+  { cat "$work/training.log"; exit 1; }
 (cd "$work" && run "ls -sh checkpoints/epoch-0")
 
 step "A repository and its first commit"
@@ -124,6 +127,9 @@ same "$series/epoch-0/model.pt" ../restored/weights/model.pt
 run "shardfs export HEAD~1 ../exported"
 same "$series/epoch-2/model.pt" ../exported/weights/model.pt
 run "shardfs import ../exported -m 'import an exported folder'"
+remember import
+run "shardfs checkout HEAD"
+run "shardfs status"
 
 step "Branches and tags"
 run "shardfs branch experiment v1"
@@ -154,7 +160,7 @@ cd "$work"
 run "shardfs clone $url copy"
 run "du -sh project/.shardfs copy/.shardfs | sed 's/^/    /'"
 run "shardfs -C copy log"
-run "shardfs -C copy checkout HEAD~1 weights/model.safetensors --into from-clone"
+run "shardfs -C copy checkout HEAD~1 weights/model.safetensors --into ../from-clone"
 same "$series/epoch-2/model.safetensors" "$work/from-clone/weights/model.safetensors"
 
 step "Another machine: no clone at all"
