@@ -157,7 +157,7 @@ class Shardfs(Tool):
         return self.mountpoint / "latest"
 
     def unmount(self) -> None:
-        subprocess.run(["shardfs", "umount", str(self.mountpoint)], check=True, env=self.environment())
+        subprocess.run(["shardfs", "umount", "-q", str(self.mountpoint)], check=True, env=self.environment())
 
 
 class GitLfs(Tool):
