@@ -10,10 +10,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from shardfs import __version__
 from shardfs.errors import StoreError
@@ -22,12 +24,11 @@ from shardfs.server.handlers import Handlers
 from shardfs.server.repositories import Repositories
 from shardfs.server.routes import parse_path
 
-_log = logging.getLogger(__name__)
-
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8750
 _THREADS: Final = 16
 _SHUTDOWN_S: Final = 5.0  # how long requests in progress may go on after SIGTERM
+_CANCEL_S: Final = 2.0  # and answers that are being sent, and handlers that must be cancelled
 _KEEPALIVE_S: Final = 75.0
 
 
@@ -62,10 +63,47 @@ def make_app(root: Path, *, read_only: bool = False, create: bool = True) -> web
         threads.shutdown(wait=True, cancel_futures=True)
         repositories.close()
 
-    app = web.Application(middlewares=[answer_failures, _refuse_browsers])
+    app = web.Application(middlewares=[_count, answer_failures, _refuse_browsers])
+    app[_IN_PROGRESS] = InProgress()
     app.cleanup_ctx.append(stop)
     app.router.add_route("*", "/{path:.*}", dispatch)
     return app
+
+
+class InProgress:
+    """How many requests are being answered.
+
+    Once aiohttp's own shutdown has begun it throws away what still arrives of a body; so that begins only when nothing
+    is in progress any more, or too much time has passed.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._none.set()
+
+    async def end(self, timeout_s: float) -> None:
+        """Wait until there are none, but not longer than `timeout_s`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._none.wait(), timeout_s)
+
+
+_IN_PROGRESS: Final = web.AppKey("in_progress", InProgress)
+
+
+@web.middleware
+async def _count(request: web.Request, handler: Handler) -> web.StreamResponse:
+    with request.app[_IN_PROGRESS]:
+        return await handler(request)
 
 
 @web.middleware
@@ -115,12 +153,18 @@ def run(
 
 async def _serve(app: web.Application, root: Path, host: str, port: int, announce: Callable[[str], None]) -> None:
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_SHUTDOWN_S, handle_signals=False
+        app,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=_KEEPALIVE_S,
+        logger=_http_logger(),
+        shutdown_timeout=_CANCEL_S,
     )
     await runner.setup()
     try:
+        site = web.TCPSite(runner, host, port)
         try:
-            await web.TCPSite(runner, host, port).start()
+            await site.start()
         except (OSError, OverflowError) as error:
             msg = f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}"
             raise StoreError(msg) from error
@@ -133,9 +177,22 @@ async def _serve(app: web.Application, root: Path, host: str, port: int, announc
         announce(f"Serving {root} at http://{shown}:{real_port}/")
         sys.stdout.flush()
         await stopped.wait()
-        _log.info("stopping")
+        await site.stop()
+        await app[_IN_PROGRESS].end(_SHUTDOWN_S)
     finally:
         await runner.cleanup()
+
+
+def _http_logger() -> logging.Logger:
+    """The log of aiohttp without a traceback for each client that does not speak HTTP or hangs up."""
+    logger = logging.getLogger(f"{__name__}.http")
+    logger.addFilter(_is_own_fault)
+    return logger
+
+
+def _is_own_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
 
-from shardfs.errors import MalformedError, NotFoundError, RefNotFoundError
+from shardfs.errors import MalformedError, NotFoundError, PackNotFoundError, RefNotFoundError
 from shardfs.formats import pack as pack_format
 from shardfs.formats import ref as ref_format
 from shardfs.formats import wire
@@ -91,14 +92,13 @@ class Handlers:
 
     async def get_pack(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """A pack or a range of it, by sendfile."""
-        layout = await self.run(self._repositories.layout, target.repository)
+        path = await self.run(self._pack_path, target)
         headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
-        return web.FileResponse(layout.pack(target.id), chunk_size=1 << 20, headers=headers)
+        return web.FileResponse(path, chunk_size=1 << 20, headers=headers)
 
     async def get_pack_table(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """Table and trailer of a pack."""
-        layout = await self.run(self._repositories.layout, target.repository)
-        data = await self.run(_read_table, str(layout.pack(target.id)))
+        data = await self.run(lambda: _read_table(self._pack_path(target)))
         return _immutable(data, target.id)
 
     async def put_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -120,6 +120,13 @@ class Handlers:
         ids = wire.ids_from_bytes(await read_small(request, wire.MAX_HAS_IDS * ID_SIZE))
         here = await self.run(store.index.has, ids, local=True)
         return web.Response(body=wire.flags_to_bytes(id_ in here for id_ in ids), content_type=_BINARY)
+
+    def _pack_path(self, target: Target) -> Path:
+        path = self._repositories.layout(target.repository).pack(target.id)
+        if not path.is_file():
+            msg = f"no pack {target.id.hex()}"
+            raise PackNotFoundError(msg)
+        return path
 
     # Refs
 
@@ -201,12 +208,8 @@ def _immutable(data: bytes, id_: bytes) -> web.Response:
     return web.Response(body=data, content_type=_BINARY, headers=headers)
 
 
-def _read_table(path: str) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        msg = "no such pack"
-        raise NotFoundError(msg) from None
+def _read_table(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
         tail = os.pread(fd, TRAILER_SIZE, max(0, size - TRAILER_SIZE))

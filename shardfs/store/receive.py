@@ -21,6 +21,7 @@ from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
 from shardfs.formats.ref import BRANCHES, TAGS, Head
 from shardfs.formats.tree import Tree
 from shardfs.store.closure import check_closure
+from shardfs.store.layout import Layout
 from shardfs.store.packs import FinishedPack
 from shardfs.store.plaintext import MAX_BASE_DEPTH, read_plaintext
 from shardfs.store.store import Store
@@ -34,8 +35,9 @@ def open_or_create(root: Path, lock_wait_s: float | None = None) -> Store:
     Raises:
         ReadOnlyError, OutOfSpaceError, StoreError: it cannot be made.
     """
-    with suppress(AlreadyExistsError):
-        Store.create(root).close()
+    if not Layout(root).config.exists():
+        with suppress(AlreadyExistsError):
+            Store.create(root).close()
     return Store(root, lock_wait_s)
 
 

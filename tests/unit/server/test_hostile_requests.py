@@ -1,0 +1,208 @@
+"""Requests that try to get in, out or over: refused in one line, with nothing changed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from shardfs.formats import pack as pack_format
+from shardfs.formats.ids import CommitId, Kind, chunk_id, content_id
+from shardfs.formats.pack import HEADER
+from shardfs.store.store import Store
+from tests.unit.server.byhand import Hosted, ask
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/demo",
+        "/demo/",
+        "/demo/info",
+        "/demo/info/other",
+        "/demo/config.toml",
+        "/demo/HEAD",
+        "/demo/index.sqlite",
+        "/demo/logs/refs/heads/main",
+        "/demo/lock",
+        "/demo/packs/",
+        "/demo/packs/00/" + "0" * 64 + ".pack",
+        "/demo/packs/ff/" + "0" * 64 + ".pack",
+        "/demo/packs/" + "0" * 64 + "/table",
+        "/demo/packs/" + "0" * 63 + "/table",
+        "/demo/blocks/" + "0" * 64,
+        "/demo/blocks/" + "A" * 64,
+        "/demo/manifests/..",
+        "/absent/info/refs",
+        "/absent/has",
+        "/favicon.ico",
+    ],
+)
+def test_what_is_not_there(hosted: Hosted, path: str) -> None:
+    answer = ask(hosted.url, "GET", path)
+    assert answer.status in (400, 404, 405)
+    assert str(hosted.root) not in answer.error
+
+
+def raw(url: str, request: bytes, *, end: bool = False) -> bytes:
+    """The status line that bytes sent as they are get."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+        client.sendall(request)
+        if end:
+            client.shutdown(socket.SHUT_WR)
+        data = b""
+        while piece := client.recv(65536):
+            data += piece
+    assert b"Traceback" not in data
+    assert b"format = 1" not in data
+    return data.split(b"\r\n", 1)[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/../../../../etc/passwd",
+        b"/demo/../demo/config.toml",
+        b"/demo/packs/../config.toml",
+        b"/demo/..%2fdemo/info/refs",
+        b"/%2e%2e/%2e%2e/info/refs",
+        b"/..%2f..%2f/info/refs",
+        b"/demo%2finfo/refs",
+        b"//demo/info/refs",
+        b"/demo//info/refs",
+        b"/./demo/info/refs",
+        b"/.git/info/refs",
+        b"/%64emo/info/refs",
+        b"/demo%00/info/refs",
+        b"/demo/refs/heads/..%2f..%2fHEAD",
+        b"/demo/refs/heads/../../HEAD",
+        b"/demo/refs/heads/a%00b",
+        b"/demo/refs/heads/a%0ab",
+        b"/demo/refs/heads/%ff%fe",
+        b"/demo/refs/heads//a",
+        b"/demo/refs/heads/a.lock",
+        b"/demo/refs/tmp/x",
+        b"/demo/blocks/..%2f..%2fHEAD",
+        b"/demo/manifests/%2e%2e",
+        b"/demo/manifests/..",
+        b"/demo/packs/aa/../../HEAD.pack",
+        b"C:\\windows\\system32",
+        b"http://127.0.0.1/../etc/passwd",
+        b"*",
+        b"/" + b"a" * 7000 + b"/info/refs",
+        b"/" + b"a/" * 50 + b"info/refs",
+        b"/\xff\xfe/info/refs",
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"PUT", b"DELETE"])
+def test_hostile_paths(hosted: Hosted, method: bytes, path: bytes) -> None:
+    before = sorted(hosted.root.rglob("*"))
+    head = method + b" " + path + b' HTTP/1.1\r\nHost: x\r\nIf-Match: "' + b"0" * 64 + b'"\r\n'
+    status = raw(hosted.url, head + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc")
+    assert status.split()[1][:1] == b"4", status
+    assert sorted(hosted.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 40_000 + b"\r\n",
+        b"PUT /demo/blocks/" + b"0" * 64 + b" HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        bytes(5000) + b"\r\n\r\n",
+    ],
+)
+def test_not_http(hosted: Hosted, request_: bytes) -> None:
+    try:
+        status = raw(hosted.url, request_, end=True)
+    except ConnectionError:
+        status = b""
+    assert status == b"" or status.split()[1][:1] == b"4", status
+    assert ask(hosted.url, "GET", "/healthz").status == 200
+
+
+def damaged_packs(data: bytes) -> dict[str, bytes]:
+    """Ways in which a pack can be wrong, its id made to fit where that is the harder case."""
+    flipped = bytearray(data)
+    flipped[len(HEADER) + 5] ^= 1
+    table = bytearray(data)
+    table[-70] ^= 1
+    return {
+        "empty": b"",
+        "cut": data[: len(data) // 2],
+        "longer": data + b"x",
+        "payload": bytes(flipped),
+        "table": bytes(table),
+        "noise": os.urandom(1000),
+    }
+
+
+@pytest.mark.parametrize("damage", list(damaged_packs(bytes(1000))))
+@pytest.mark.parametrize("fit", [True, False])
+def test_damaged_packs_are_refused(hosted: Hosted, other: tuple[Store, list[CommitId]], damage: str, fit: bool) -> None:
+    pack_id = next(iter(other[0].index.packs()))
+    data = damaged_packs(other[0].layout.pack(pack_id).read_bytes())[damage]
+    name = chunk_id(data).hex() if fit else pack_id.hex()
+    answer = ask(hosted.url, "PUT", f"/demo/packs/{name}", data)
+    assert answer.status == 400
+    assert answer.error
+    assert not (hosted.root / "demo/packs" / name[:2] / f"{name}.pack").exists()
+    assert list((hosted.root / "demo/tmp").iterdir()) == []
+
+
+def make_pack(entries: list[tuple[Kind, bytes, int, bytes, int, bytes | None]]) -> tuple[str, bytes]:
+    """A pack of (kind, id, codec, payload, raw size, base) whatever they are."""
+    data = bytearray(HEADER)
+    table = []
+    for kind, id_, codec, payload, raw_size, base in entries:
+        table.append(pack_format.Entry(id_, kind, codec, len(data), len(payload), raw_size, base))
+        data += payload
+    data += pack_format.tail_to_bytes(table, len(data))
+    return chunk_id(data).hex(), bytes(data)
+
+
+HOSTILE_TREE = b'{"entries":[{"kind":"link","name":"../x","target":"/etc"}],"type":"tree","version":1}'
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        (Kind.CHUNK, b"\1" * 32, 0, b"hello", 5, None),  # not its id
+        (Kind.CHUNK, chunk_id(b"hello"), 77, b"hello", 5, None),  # unknown codec
+        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hell", 5, None),  # wrong size
+        (Kind.CHUNK, chunk_id(b"hello"), 1, b"hello", 5, None),  # not zstd
+        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, chunk_id(b"hello")),  # its own base
+        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, b"\3" * 32),  # base that nobody has
+        (Kind.TREE, content_id(Kind.TREE, HOSTILE_TREE), 0, HOSTILE_TREE, len(HOSTILE_TREE), None),
+        (Kind.COMMIT, content_id(Kind.COMMIT, b"{}"), 0, b"{}", 2, None),
+        (Kind.MANIFEST, content_id(Kind.MANIFEST, b"[1]"), 0, b"[1]", 3, None),
+        (Kind.TREE, chunk_id(b"hello"), 0, b"hello", 5, None),  # a chunk posing as a tree
+    ],
+)
+def test_hostile_packs_are_refused(hosted: Hosted, entry: tuple[Kind, bytes, int, bytes, int, bytes | None]) -> None:
+    name, data = make_pack([entry])
+    answer = ask(hosted.url, "PUT", f"/demo/packs/{name}", data)
+    assert answer.status in (400, 404), answer.body
+    assert answer.error
+    assert name not in ask(hosted.url, "GET", "/demo/info/packs").body.decode()
+
+
+def test_declared_size_is_refused_before_it_is_sent(hosted: Hosted) -> None:
+    request = f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n"
+    parts = urlsplit(hosted.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+        client.sendall(request.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_coded_bodies_are_refused(hosted: Hosted) -> None:
+    answer = ask(hosted.url, "PUT", f"/demo/blocks/{'0' * 64}", b"x" * 100, Content_Encoding="gzip")
+    assert answer.status == 415

@@ -1,0 +1,133 @@
+"""The server process: how it starts, stops, and lives with what happens beside it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from shardfs.formats.ref import packs_from_bytes
+from tests.serving import add_commit, make_store, serving
+from tests.unit.server.byhand import ask
+
+
+def test_repository_replaced_under_the_server(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "demo", 1)
+    store.close()
+    with serving(tmp_path) as server:
+        assert ask(server.url, "POST", "/demo/has", commits[0]).body == b"\1"
+        (tmp_path / "demo").rename(tmp_path / "old")
+        assert ask(server.url, "POST", "/demo/has", commits[0]).status == 404
+        fresh, others = make_store(tmp_path / "demo", 1)
+        fresh.close()
+        assert ask(server.url, "POST", "/demo/has", commits[0] + others[0]).body == b"\0\1"
+
+
+def test_commits_made_beside_the_server_are_seen(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "demo", 1)
+    with serving(tmp_path) as server:
+        ask(server.url, "POST", "/demo/has", commits[0])
+        new = add_commit(store, commits[0], 2)
+        assert ask(server.url, "POST", "/demo/has", new).body == b"\1"
+        assert new.hex().encode() in ask(server.url, "GET", "/demo/info/refs").body
+    store.close()
+
+
+def test_sigterm_lets_a_request_end(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "other", 1)
+    (pack_id,) = store.index.packs()
+    data = store.layout.pack(pack_id).read_bytes()
+    store.close()
+    with serving(tmp_path / "root") as server:
+        parts = urlsplit(server.url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+            head = f"PUT /demo/packs/{pack_id.hex()} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+            client.sendall(head.encode() + data[:100])
+            _wait_for_upload(tmp_path / "root/demo/tmp")
+            server.process.send_signal(signal.SIGTERM)
+            _wait_until_refused(parts.hostname or "", parts.port or 0)
+            client.sendall(data[100:])
+            assert client.recv(100).startswith(b"HTTP/1.1 201")
+    assert (tmp_path / "root/demo/packs" / pack_id.hex()[:2] / f"{pack_id.hex()}.pack").read_bytes() == data
+
+
+def _wait_until_refused(host: str, port: int) -> None:
+    for _ in range(1000):
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+        except ConnectionRefusedError:
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("the server still listens")
+
+
+def _wait_for_upload(folder: Path) -> None:
+    for _ in range(2000):
+        if folder.is_dir() and any(folder.iterdir()):
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("upload did not begin")
+
+
+def test_sigterm_does_not_wait_for_idle_or_stuck_clients(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        parts = urlsplit(server.url)
+        idle = socket.create_connection((parts.hostname, parts.port), timeout=20)
+        stuck = socket.create_connection((parts.hostname, parts.port), timeout=20)
+        stuck.sendall(f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx".encode())
+        _wait_for_upload(tmp_path / "demo/tmp")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(15)
+        idle.close()
+        stuck.close()
+    assert list((tmp_path / "demo/tmp").iterdir()) == []
+
+
+def test_killed_in_the_middle_of_an_upload(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "demo", 2)
+    packs = store.index.packs()
+    store.close()
+    with serving(tmp_path) as server:
+        parts = urlsplit(server.url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+            client.sendall(f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\nx".encode())
+            _wait_for_upload(tmp_path / "demo/tmp")
+            server.kill()
+    with serving(tmp_path) as server:
+        assert ask(server.url, "POST", "/demo/has", commits[-1]).body == b"\1"
+        assert len(packs_from_bytes(ask(server.url, "GET", "/demo/info/packs").body)) == len(packs)
+
+
+def test_port_that_is_taken_and_root_that_is_a_file(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from shardfs.errors import StoreError; from shardfs.server.app import run\n"
+        "try: run(Path(sys.argv[1]), port=int(sys.argv[2]))\n"
+        "except StoreError as error: sys.exit(str(error))"
+    )
+    (tmp_path / "file").write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for root, expected in ((tmp_path, "cannot listen"), (tmp_path / "file", "cannot serve")):
+            done = subprocess.run(
+                [sys.executable, "-c", program, root, port], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1
+            assert done.stderr.startswith(expected)
+            assert done.stderr.count("\n") == 1
+
+
+def test_listening_for_everybody_draws_a_warning(tmp_path: Path) -> None:
+    program = (
+        "import sys, os, signal; from pathlib import Path; from shardfs.server.app import run\n"
+        "run(Path(sys.argv[1]), sys.argv[2], 0, announce=lambda line: os.kill(os.getpid(), signal.SIGTERM))"
+    )
+    for host, warned in (("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path, host], capture_output=True, text=True, check=True
+        )
+        assert ("no authentication" in done.stderr) is warned
