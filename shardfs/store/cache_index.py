@@ -222,4 +222,4 @@ def _checked(row: tuple[Any, ...]) -> Record:
     if not sound or not (base is None or (isinstance(base, bytes) and len(base) == 32)):
         msg = "record of the cache index has wrong types"
         raise WrongTypesError(msg)
-    return Record(*numbers, base)
+    return Record._make(row)
