@@ -19,6 +19,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,8 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """Keys of settings files and the attributes of `Settings` that hold their values."""
 
-_UNITS: Final = {"": 1, "K": 10, "M": 20, "G": 30, "T": 40}
+_UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+MAX_SIZE: Final = 1 << 60  # bytes; more is a mistake, and does not fit where sizes go
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE)
 _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -76,8 +78,10 @@ def load(store_file: Path | None) -> Settings:
     """
     merged: dict[str, Any] = {}
     for path in (user_file(), store_file):
-        if path is not None and path.exists():
-            for section, values in read(path).items():
+        if path is None:
+            continue
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for section, values in _tables(path).items():
                 if isinstance(values, dict):
                     merged.setdefault(section, {}).update(values)
     return _typed(merged)
@@ -87,13 +91,24 @@ def read(path: Path) -> dict[str, Any]:
     """The raw tables of one settings file.
 
     Raises:
-        MalformedError: not TOML. StoreError: unreadable.
+        MalformedError: not TOML. StoreError: unreadable or not there.
     """
     try:
+        return _tables(path)
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise StoreError(msg) from error
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """As `read`, but a file that is not there is the caller's case."""
+    try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path} is not TOML: {error}"
         raise MalformedError(msg) from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise StoreError(msg) from error
@@ -105,13 +120,12 @@ def parse_size(text: str | int) -> int:
     Raises:
         UsageError: another form.
     """
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
     found = _SIZE.fullmatch(str(text).strip())
-    if found is None:
+    size = -1.0 if found is None else float(found[1]) * (1 << _UNITS[found[2].upper()])
+    if not 0 <= size < MAX_SIZE:
         msg = f"not a size: {text!r}; write bytes or a number with K, M, G or T"
         raise UsageError(msg)
-    return int(float(found[1]) * (1 << _UNITS[found[2].upper()] if found[2] else 1))
+    return int(size)
 
 
 def check_remote_name(name: str) -> str:
@@ -120,8 +134,8 @@ def check_remote_name(name: str) -> str:
     Raises:
         UsageError: else.
     """
-    if not _REMOTE_NAME.fullmatch(name):
-        msg = f"not a remote name: {name!r}; use letters, digits, '-' and '_'"
+    if not _REMOTE_NAME.fullmatch(name) or f"remote.{name}" in KEYS:
+        msg = f"not a remote name: {name!r}; use letters, digits, '-' and '_', and not the name of a setting"
         raise UsageError(msg)
     return name
 
@@ -146,13 +160,20 @@ def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> 
     for name, place in seconds.items():
         if (found := value(*place)) is not None:
             changes[name] = _seconds(found, place[2])
-    cache_dir = value("cache", "dir", "SHARDFS_CACHE_DIR")
+    cache_dir = _text(value("cache", "dir", "SHARDFS_CACHE_DIR"), "cache.dir")
     return Settings(
-        author=value("user", "author", "SHARDFS_AUTHOR") or _default_author(),
+        author=_text(value("user", "author", "SHARDFS_AUTHOR"), "user.author") or _default_author(),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else cache_home() / "chunks",
         remotes=_remotes(raw.get("remote", {})),
         **changes,
     )
+
+
+def _text(value: object, key: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    msg = f"{key}: not a text: {value!r}"
+    raise UsageError(msg)
 
 
 def _seconds(value: object, name: str) -> float:
@@ -189,12 +210,13 @@ def set_remote(path: Path, name: str, url: str | None) -> None:
 
     Raises:
         UsageError: not a remote name. AlreadyExistsError: it is there. RefNotFoundError: it is not.
-        StoreError: the file cannot be written; it is as it was.
+        MalformedError: the file is not TOML. StoreError: it cannot be read or written; it is as it was.
     """
     import tomlkit
 
     check_remote_name(name)
     _check_text(url)
+    read(path)
     document = tomlkit.parse(path.read_text("utf-8"))
     remotes = document.setdefault("remote", tomlkit.table(is_super_table=True))
     if url is None:

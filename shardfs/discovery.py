@@ -21,6 +21,8 @@ def find_store(start: Path) -> Path:
         RepositoryNotFoundError: none of them belongs to a repository.
     """
     start = start.absolute()
+    if ".." in start.parts:  # /a/b/../c is not below /a/b
+        start = start.resolve()
     for folder in (start, *start.parents):
         store = folder / STORE_NAME
         if _is_file(store / "config.toml"):

@@ -38,31 +38,44 @@ def change_of(path: Path, old: TreeEntry | None, new: TreeEntry | None) -> Chang
     return Change(ChangeKind.DELETED if new is None else ChangeKind.MODIFIED, path, old, new)
 
 
-def changes(objects: Objects, old: TreeId | None, new: TreeId | None, prefix: Path = ()) -> Iterator[Change]:
-    """Changed files and links from tree `old` to tree `new` in path order; None is the empty tree.
+_Step = Change | tuple[TreeId | None, TreeId | None, Path]  # a change to report, or two trees to compare
 
-    A directory itself is reported only when it is empty or changes into something else; else its content is.
+
+def changes(objects: Objects, old: TreeId | None, new: TreeId | None, prefix: Path = ()) -> Iterator[Change]:
+    """Changed files and links from tree `old` to tree `new`; None is the empty tree.
+
+    A directory itself is reported only when it is empty; else its content is. The order is that of the paths, except
+    that what takes the place of a directory comes after all that was in the directory. Iterative: the depth of a tree
+    is no limit.
     """
-    if old == new:
-        return
+    todo: list[_Step] = [(old, new, prefix)]
+    while todo:
+        step = todo.pop()
+        if isinstance(step, Change):
+            yield step
+        elif step[0] != step[1]:
+            todo += reversed(list(_steps(objects, *step)))
+
+
+def _steps(objects: Objects, old: TreeId | None, new: TreeId | None, prefix: Path) -> Iterator[_Step]:
     before = {} if old is None else objects.tree(old).by_name
     after = {} if new is None else objects.tree(new).by_name
     for name in sorted(before.keys() | after.keys()):
         left, right = before.get(name), after.get(name)
         if left != right:
-            yield from _entry_changes(objects, left, right, (*prefix, name))
+            yield from _entry_steps(objects, left, right, (*prefix, name))
 
 
-def _entry_changes(objects: Objects, old: TreeEntry | None, new: TreeEntry | None, path: Path) -> Iterator[Change]:
+def _entry_steps(objects: Objects, old: TreeEntry | None, new: TreeEntry | None, path: Path) -> Iterator[_Step]:
     old_tree = old.tree if isinstance(old, DirEntry) else None
     new_tree = new.tree if isinstance(new, DirEntry) else None
     if old_tree is None and new_tree is None:
         yield change_of(path, old, new)
         return
-    if (old is not None and old_tree is None) or (old_tree is not None and _is_empty(objects, old_tree)):
+    if old is not None and (old_tree is None or _is_empty(objects, old_tree)):
         yield change_of(path, old, None)
-    yield from changes(objects, old_tree, new_tree, path)
-    if (new is not None and new_tree is None) or (new_tree is not None and _is_empty(objects, new_tree)):
+    yield old_tree, new_tree, path
+    if new is not None and (new_tree is None or _is_empty(objects, new_tree)):
         yield change_of(path, None, new)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import rfc8785
 
-from shardfs.errors import MalformedError
+from shardfs.errors import MalformedError, UnsupportedVersionError
 
 MAX_OBJECT_SIZE: Final = 64 << 20  # bytes; a directory of about 400 000 files
 
@@ -36,7 +36,7 @@ def loads(data: bytes, kind: str) -> dict[str, Any]:
     Canonicity is not checked here: each object type rebuilds its bytes and compares.
 
     Raises:
-        MalformedError: not UTF-8 JSON, not an object, another type or version.
+        MalformedError: not UTF-8 JSON, not an object, another type. UnsupportedVersionError: another version.
     """
     if len(data) > MAX_OBJECT_SIZE:
         msg = f"{kind} of {len(data)} bytes is larger than {MAX_OBJECT_SIZE}"
@@ -49,10 +49,15 @@ def loads(data: bytes, kind: str) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("type") != kind:
         msg = f"expected an object of type {kind!r}"
         raise MalformedError(msg)
-    if value.get("version") != 1 or value["version"] is True:
-        msg = f"{kind} of version {value.get('version')!r}; this program reads version 1"
-        raise MalformedError(msg)
+    if integer(value.get("version"), f"{kind} version") != 1:
+        msg = f"{kind} of version {value['version']}; this program reads version 1"
+        raise UnsupportedVersionError(msg)
     return value
+
+
+def brief(value: object) -> str:
+    """A foreign JSON value for an error message: short, and never deeper than the stack of whoever reports it."""
+    return f"a {type(value).__name__}" if isinstance(value, dict | list) else repr(value)[:80]
 
 
 def check_keys(value: dict[str, Any], kind: str, allowed: frozenset[str]) -> None:
@@ -74,6 +79,6 @@ def integer(value: object, what: str, low: int = 0, high: int = 2**53 - 1) -> in
         MalformedError: another type (also bool) or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        msg = f"{what}: expected an integer in [{low}, {high}], got {str(value)[:40]}"
+        msg = f"{what}: expected an integer in [{low}, {high}], got {brief(value)}"
         raise MalformedError(msg)
     return value

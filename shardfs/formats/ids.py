@@ -63,6 +63,7 @@ def from_hex(text: object, what: str = "id") -> bytes:
         MalformedError: not a string of exactly 64 lower-case hexadecimal digits.
     """
     if not isinstance(text, str) or not _HEX_ID.fullmatch(text):
-        msg = f"{what}: expected 64 lower-case hexadecimal digits, got {str(text)[:80]!r}"
+        found = repr(text[:80]) if isinstance(text, str) else f"a {type(text).__name__}"
+        msg = f"{what}: expected 64 lower-case hexadecimal digits, got {found}"
         raise MalformedError(msg)
     return bytes.fromhex(text)

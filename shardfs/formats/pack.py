@@ -67,6 +67,12 @@ def max_raw_size(kind: Kind) -> int:
     return MAX_CHUNK_SIZE if kind is Kind.CHUNK else MAX_OBJECT_SIZE
 
 
+def max_table_size(entry_count: int) -> int:
+    """The most bytes of a table of so many entries: what zstd makes of bytes that do not compress."""
+    records = entry_count * _RECORD.size
+    return records + (records >> 8) + 128
+
+
 def tail_to_bytes(entries: Sequence[Entry], table_offset: int) -> bytes:
     """Table and trailer of a pack whose payloads end at `table_offset`."""
     records = b"".join(
@@ -112,7 +118,7 @@ def parse_trailer(data: bytes, pack_size: int) -> Trailer:
     if version != VERSION:
         msg = f"pack of version {version}; this program reads version {VERSION}"
         raise UnsupportedVersionError(msg)
-    fits = offset >= len(HEADER) and offset + size + TRAILER_SIZE == pack_size
+    fits = offset >= len(HEADER) and offset + size + TRAILER_SIZE == pack_size and size <= max_table_size(count)
     if not fits or flags or data[52:56] != bytes(4) or count > MAX_ENTRIES or pack_size > MAX_PACK_SIZE:
         msg = "pack trailer is out of limits"
         raise MalformedError(msg)

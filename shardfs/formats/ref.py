@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shardfs.errors import MalformedError, UsageError
+from shardfs.errors import MalformedError, UnsupportedVersionError, UsageError
+from shardfs.formats.canonical import brief
 from shardfs.formats.ids import CommitId, PackId, from_hex
 from shardfs.formats.pack import MAX_PACK_SIZE
 
@@ -19,11 +20,13 @@ BRANCHES: Final = "refs/heads/"
 TAGS: Final = "refs/tags/"
 REMOTES: Final = "refs/remotes/"
 DEFAULT_BRANCH: Final = "main"
-MAX_REF_NAME_SIZE: Final = 200  # bytes
+MAX_REF_NAME_SIZE: Final = 200  # bytes; remote-tracking names may be longer by the name of their remote
+_MAX_REMOTE_NAME_SIZE: Final = 64  # bytes
 
-# A component holds no control character, blank or any of ~ ^ : ? * [ \ and neither starts with "." or "-" nor ends
-# with "." or ".lock": every name is also a safe relative path, a safe URL path and one word of a revision.
-_COMPONENT = re.compile(r"(?![.-])[^\x00-\x20\x7f~^:?*\[\\/]+(?<!\.)(?<!\.lock)")
+# A component holds no control character, blank (of any script) or any of ~ ^ : ? * [ \ and neither starts with "."
+# or "-" nor ends with "." or ".lock": every name is also a safe relative path, a safe URL path, one word of a
+# revision and one line of a listing.
+_COMPONENT = re.compile(r"(?![.-])[^\x00-\x20\x7f-\x9f\s~^:?*\[\\/]+(?<!\.)(?<!\.lock)")
 _NAMESPACES: Final = (BRANCHES, TAGS, REMOTES)
 _HEX_LIKE = re.compile(r"[0-9a-f]{4,64}")
 
@@ -31,14 +34,20 @@ _HEX_LIKE = re.compile(r"[0-9a-f]{4,64}")
 def is_ref_name(name: str) -> bool:
     """Whether `name` is a full ref name below refs/heads/, refs/tags/ or refs/remotes/."""
     prefix = next((n for n in _NAMESPACES if name.startswith(n)), None)
-    if prefix is None or len(name.encode("utf-8", "replace")) > MAX_REF_NAME_SIZE:
+    if prefix is None:
         return False
     try:
-        name.encode("utf-8")
+        size = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         return False
     parts = name[len(prefix) :].split("/")
-    return all(_COMPONENT.fullmatch(p) for p in parts) and ".." not in name and "@{" not in name
+    limit = MAX_REF_NAME_SIZE
+    if prefix == REMOTES:
+        # What a remote may call a branch, a clone must be able to track.
+        limit += len(REMOTES) + _MAX_REMOTE_NAME_SIZE + 1 - len(BRANCHES)
+        if len(parts) < 2:
+            return False
+    return size <= limit and all(_COMPONENT.fullmatch(p) for p in parts) and ".." not in name and "@{" not in name
 
 
 def check_ref_name(name: str) -> str:
@@ -107,7 +116,7 @@ class Head:
             MalformedError: neither "ref: refs/heads/..." nor an id.
         """
         if data.startswith(b"ref: ") and data.endswith(b"\n"):
-            name = data[5:-1].decode("utf-8", "replace")
+            name = data[5:-1].decode("utf-8", "surrogateescape")  # no ref name has a surrogate
             if name.startswith(BRANCHES) and is_ref_name(name):
                 return cls(name)
             msg = f"HEAD names no branch: {name[:80]!r}"
@@ -143,13 +152,16 @@ class LogLine:
         Raises:
             MalformedError: a torn or foreign line.
         """
+        msg = f"reflog line cannot be read: {line[:80]!r}"
         try:
             value = json.loads(line)
-            ids = [CommitId(from_hex(value[k])) if value[k] else None for k in ("old", "new")]
-            return cls(ids[0], ids[1], int(value["time_us"]), str(value["author"]), str(value["message"]))
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"reflog line cannot be read: {line[:80]!r}"
+            old, new = (None if value[k] is None else CommitId(from_hex(value[k])) for k in ("old", "new"))
+            time_us, author, message = value["time_us"], value["author"], value["message"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MalformedError(msg) from error
+        if type(time_us) is not int or not isinstance(author, str) or not isinstance(message, str):
+            raise MalformedError(msg)
+        return cls(old, new, time_us, author, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +182,15 @@ def refs_from_bytes(data: bytes) -> tuple[str | None, dict[str, CommitId]]:
     """Head (full name of a branch or None) and refs of the listing `info/refs`.
 
     Raises:
-        MalformedError: not a listing, bad names or ids.
+        MalformedError: not a listing, bad names or ids. UnsupportedVersionError: a listing of another version.
     """
     value = _listing(data, "refs")
     if not isinstance(value["refs"], dict):
         msg = "info/refs: refs is not an object"
         raise MalformedError(msg)
     head = value.get("head")
-    if head is not None and not (isinstance(head, str) and is_ref_name(head)):
-        msg = "info/refs: head is not a ref name"
+    if head is not None and not (isinstance(head, str) and head.startswith(BRANCHES) and is_ref_name(head)):
+        msg = "info/refs: head is not the name of a branch"
         raise MalformedError(msg)
     refs = {check_ref_name(n): CommitId(from_hex(i, "ref")) for n, i in value["refs"].items()}
     return head, refs
@@ -194,7 +206,7 @@ def packs_from_bytes(data: bytes) -> list[PackSize]:
     """The packs of the listing `info/packs`.
 
     Raises:
-        MalformedError: not a listing, bad ids or sizes.
+        MalformedError: not a listing, bad ids or sizes. UnsupportedVersionError: a listing of another version.
     """
     value = _listing(data, "packs")
     try:
@@ -215,7 +227,10 @@ def _listing(data: bytes, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         msg = f"info/{key} is not JSON: {error}"
         raise MalformedError(msg) from error
-    if not isinstance(value, dict) or value.get("version") != 1 or key not in value:
-        msg = f"info/{key} is not a listing of version 1"
+    if not isinstance(value, dict) or type(value.get("version")) is not int or key not in value:
+        msg = f"info/{key} is not a listing"
         raise MalformedError(msg)
+    if value["version"] != 1:
+        msg = f"info/{key} has version {brief(value['version'])}; this program reads version 1"
+        raise UnsupportedVersionError(msg)
     return value

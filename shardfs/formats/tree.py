@@ -189,7 +189,7 @@ def _entry_from_json(value: object) -> TreeEntry:
                 raise MalformedError(msg)
             return LinkEntry(name, target)
         case kind:
-            msg = f"tree entry of unknown kind {str(kind)[:40]!r}"
+            msg = f"tree entry of unknown kind {canonical.brief(kind)}"
             raise MalformedError(msg)
 
 

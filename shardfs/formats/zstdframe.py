@@ -18,13 +18,13 @@ def decompress_exact(frame: bytes | memoryview, raw_size: int) -> bytes:
     produce more than the caller expects.
 
     Raises:
-        MalformedError: not a frame, another declared size, or damaged.
+        MalformedError: not exactly one frame, another declared size, or damaged.
     """
     try:
         if zstandard.frame_content_size(frame) != raw_size:
             msg = f"zstd frame does not declare {raw_size} bytes"
             raise MalformedError(msg)
-        data = bytes(_decompressor().decompress(frame, max_output_size=raw_size))
+        data = bytes(_decompressor().decompress(frame, max_output_size=raw_size, allow_extra_data=False))
     except zstandard.ZstdError as error:
         msg = f"zstd frame is damaged: {error}"
         raise MalformedError(msg) from error

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
-from shardfs.errors import FormatError, ObjectCorruptedError
+from shardfs.errors import FormatError, ObjectCorruptedError, UnsupportedVersionError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
 from shardfs.formats.manifest import Manifest
@@ -65,11 +65,12 @@ class _Lru(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int) -> None:
         with self._lock:
-            if key in self._items or size > self._budget:
+            if key in self._items:
                 return
             self._items[key] = (value, size)
             self._size += size
-            while self._size > self._budget:
+            # The newest stays even if it alone is too large: each lookup in a huge directory would parse it anew.
+            while self._size > self._budget and len(self._items) > 1:
                 _, (_, gone) = self._items.popitem(last=False)
                 self._size -= gone
 
@@ -88,6 +89,7 @@ class Objects:
 
         Raises:
             ObjectNotFoundError, ObjectCorruptedError, RemoteError: no good copy.
+            UnsupportedVersionError: a newer program wrote it.
         """
         return self._load(Kind.COMMIT, id_, self._commits, Commit.from_bytes)
 
@@ -105,6 +107,8 @@ class Objects:
             data = self._source.object(kind, id_)
             try:
                 found = parse(data)
+            except UnsupportedVersionError:
+                raise  # sound, but a newer program's
             except FormatError as error:
                 msg = f"{kind.name.lower()} {id_.hex()[:12]} breaks its format: {error}"
                 raise ObjectCorruptedError(msg) from error

@@ -17,9 +17,13 @@ def parse(text: str | bytes) -> Path:
     """The names of a slash-separated path inside a repository; "", "." and "/" are the root.
 
     Raises:
-        UsageError: the path leaves the repository ("..") or holds a NUL.
+        UsageError: the path leaves the repository (".."), holds a NUL, or has no bytes.
     """
-    raw = os.fsencode(text)
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        msg = f"not a path: {text!r}"
+        raise UsageError(msg) from error
     names = tuple(part for part in raw.split(b"/") if part not in (b"", b"."))
     if b".." in names or b"\0" in raw:
         msg = f"not a path inside the repository: {show(names)}"

@@ -107,7 +107,11 @@ def _temp_beside(place: Path) -> Path:
 def _write_link(place: Path, entry: LinkEntry) -> None:
     temp = _temp_beside(place)
     temp.symlink_to(os.fsdecode(entry.target))
-    temp.replace(place)
+    try:
+        temp.replace(place)
+    except BaseException:
+        temp.unlink()
+        raise
 
 
 def _write_file(place: Path, reader: FileReader, progress: Progress | None, done: int, total: int | None) -> int:
@@ -148,9 +152,10 @@ def export(
     Raises:
         AlreadyExistsError: the directory is not empty. Errors as `write_files`.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        msg = f"{directory} is not an empty directory"
-        raise AlreadyExistsError(msg)
+    with os_errors(f"cannot read {directory}"):
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            msg = f"{directory} is not an empty directory"
+            raise AlreadyExistsError(msg)
     total = sum(entry.size for _, entry in paths.files(objects, tree))
     items = paths.walk(objects, tree)
     return write_files(directory, items, open_entry, may_replace=lambda *_: False, progress=progress, total=total)

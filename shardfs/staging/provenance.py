@@ -21,13 +21,14 @@ def code_version(directory: Path) -> dict[str, Any] | None:
     """The git commit that is checked out around `directory` and whether tracked files differ from it.
 
     Returns:
-        {"git": hex, "dirty": bool}, or None when there is no git work tree with a commit, or no git.
+        {"git": hex, "dirty": bool}, without "dirty" when git could not tell in time; None when there is no git work
+        tree with a commit, or no git.
     """
     head = _git(directory, "rev-parse", "--verify", "HEAD")
     if head is None:
         return None
     status = _git(directory, "status", "--porcelain", "--untracked-files=no")
-    return {"git": head.strip(), "dirty": bool(status and status.strip())}
+    return {"git": head.strip()} | ({} if status is None else {"dirty": bool(status.strip())})
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
@@ -65,16 +66,16 @@ def dataset_digest(path: Path) -> dict[str, Any]:
     Raises:
         PathNotFoundError: nothing there. StoreError: unreadable.
     """
-    if not path.exists():
-        msg = f"dataset {path} does not exist"
-        raise PathNotFoundError(msg)
     try:
+        if not path.exists():
+            msg = f"dataset {path} does not exist"
+            raise PathNotFoundError(msg)
         if path.is_file():
             digest, size = _file_digest(path)
             return {"blake3": digest, "bytes": size, "files": 1}
         return _directory_digest(path)
     except OSError as error:
-        msg = f"dataset {path} cannot be read: {error.strerror}"
+        msg = f"dataset {error.filename or path} cannot be read: {error.strerror}"
         raise StoreError(msg) from error
 
 
@@ -89,8 +90,11 @@ def _directory_digest(path: Path) -> dict[str, Any]:
 
 
 def _files_below(path: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
     def walk() -> Iterable[Path]:
-        for folder, _, names in os.walk(path):
+        for folder, _, names in os.walk(path, onerror=refuse):
             for name in names:
                 file = Path(folder, name)
                 if file.is_file() and not file.is_symlink():

@@ -19,7 +19,7 @@ from shardfs.formats.tree import FileEntry
 from shardfs.staging.ingest import Ingested
 from shardfs.staging.nodes import content_key, file_entry
 from shardfs.staging.source import Stamp
-from shardfs.store.index import immediate, open_database
+from shardfs.store.database import immediate, open_database
 
 log = logging.getLogger(__name__)
 

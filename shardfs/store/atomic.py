@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from shardfs.errors import OutOfSpaceError, ReadOnlyError, StoreError
+from shardfs.errors import OutOfSpaceError, ReadOnlyError, ShardfsError, StoreError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -30,7 +31,7 @@ def os_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, ShardfsError):  # an AreaError is an OSError too, and says more
         raise
     except OSError as error:
         msg = f"{what}: {error.strerror or error}"
@@ -38,6 +39,17 @@ def os_errors(what: str) -> Iterator[None]:
             raise OutOfSpaceError(f"{msg}; free some space, nothing stored is lost") from error
         if error.errno in _DENIED:
             raise ReadOnlyError(f"{msg}; the store is not writable") from error
+        raise StoreError(msg) from error
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """`os_errors` where nothing may be absent: a directory that is gone is a StoreError too."""
+    try:
+        with os_errors(what):
+            yield
+    except FileNotFoundError as error:
+        msg = f"{what}: {error.filename} is gone"
         raise StoreError(msg) from error
 
 
@@ -51,18 +63,24 @@ def sync_dir(path: Path) -> None:
 
 
 def temp_name(tmp: Path) -> Path:
-    """A fresh name in the `tmp` directory, which is made when missing."""
-    tmp.mkdir(parents=True, exist_ok=True)
+    """A fresh name in the `tmp` directory, which is made when missing; its parent is not: that store is gone."""
+    tmp.mkdir(exist_ok=True)
     return tmp / f"{os.getpid()}-{os.urandom(8).hex()}"
 
 
 def publish(temp: Path, target: Path) -> None:
     """Give a file that is already fsynced its final name, durably; replaces an older file of that name."""
-    if not target.parent.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sync_dir(target.parent.parent)
+    _make_durable_dir(target.parent)
     temp.replace(target)
     sync_dir(target.parent)
+
+
+def _make_durable_dir(path: Path) -> None:
+    """Make a directory and its parents; each new name is durable in the directory that holds it."""
+    if not path.is_dir():
+        _make_durable_dir(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_dir(path.parent)
 
 
 def write_bytes(path: Path, data: bytes, tmp: Path) -> None:
@@ -76,7 +94,7 @@ def write_bytes(path: Path, data: bytes, tmp: Path) -> None:
     Raises:
         OutOfSpaceError, ReadOnlyError, StoreError: `path` keeps its old content.
     """
-    with os_errors(f"cannot write {path}"):
+    with writing(f"cannot write {path}"):
         temp = temp_name(tmp)
         try:
             with temp.open("xb") as file:
@@ -91,12 +109,17 @@ def write_bytes(path: Path, data: bytes, tmp: Path) -> None:
 
 
 def remove_stale(tmp: Path) -> int:
-    """Delete unfinished writes that are older than a day; returns how many."""
+    """Delete unfinished writes, files and folders, that nobody wrote to for a day; returns how many."""
     removed = 0
     with suppress(FileNotFoundError):
         for path in tmp.iterdir():
             with suppress(OSError):
-                if path.stat().st_mtime < time.time() - STALE_AFTER_S:
-                    path.unlink()
+                if _last_write(path) < time.time() - STALE_AFTER_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                     removed += 1
     return removed
+
+
+def _last_write(path: Path) -> float:
+    """Unix time of the last write to a file, or to anything in a folder."""
+    return max(p.lstat().st_mtime for p in (path, *path.rglob("*")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from shardfs.errors import ConflictError, IntegrityError, MalformedError, NotFoundError
+from shardfs.errors import ConflictError, FormatError, IntegrityError, NotFoundError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId, Kind, TreeId
 from shardfs.formats.manifest import Manifest
@@ -24,7 +24,7 @@ def check_closure(store: Store, tip: CommitId) -> None:
     Raises:
         ConflictError: something is missing; the message names it.
         ObjectCorruptedError: an object that must be read is damaged.
-        MalformedError: an object breaks its format.
+        FormatError: an object breaks its format, or is of a newer one.
     """
     try:
         _Closure(store).check(tip)
@@ -84,7 +84,7 @@ class _Closure:
         """Whether a commit can be read: a store with damaged history must still take sound commits."""
         try:
             self._commit(commit_id)
-        except (NotFoundError, IntegrityError, MalformedError):
+        except (NotFoundError, IntegrityError, FormatError):
             return False
         return True
 

@@ -1,25 +1,26 @@
 """The index: which pack holds which id, and where packs are. SQLite, rebuildable from packs alone.
 
-Spec: docs/design/format/index.md. Rules: WAL, busy_timeout before anything else, BEGIN IMMEDIATE for writes, one
-connection per thread.
+Spec: docs/design/format/index.md. The file and its connections: index_file.py.
 """
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from shardfs.errors import IndexCorruptedError, OutOfSpaceError, ReadOnlyError, StoreError
+from shardfs.errors import IndexCorruptedError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
+from shardfs.store.database import database_errors, immediate
+from shardfs.store.index_file import IndexFile
 
-SCHEMA_VERSION: Final = 1
 LOCAL: Final = ""  # the place of packs in this store; any other place is the name of a remote
-BUSY_TIMEOUT_MS: Final = 30_000
+PackTable = tuple[PackId, int, Sequence[Entry]]  # a pack, its size in bytes, its entries
 _BATCH: Final = 500  # ids per SELECT ... IN: 434 k ids/s against 171 k/s one by one
 
 
@@ -33,34 +34,61 @@ class Location(NamedTuple):
 
 
 class Index:
-    """Lookups by id. Safe to share between threads and processes; close() once."""
+    """Lookups by id. Safe to share between threads and processes; close() once.
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the index at `path`.
+    When the file is deleted or replaced, by whomever, the next query goes on with the new one.
+    """
+
+    def __init__(self, path: Path, tmp: Path, tables: Callable[[], Iterable[PackTable]], *, anew: bool = False) -> None:
+        """Open the index at `path`; make it from the packs' own tables when it is missing.
+
+        Args:
+            path: the database.
+            tmp: directory for an unfinished file, on the same file system.
+            tables: reads the tables of all local packs.
+            anew: make it again even if it is there.
 
         Raises:
-            IndexCorruptedError: not a readable database of this version.
+            IndexCorruptedError: not a readable database of this version. ReadOnlyError, OutOfSpaceError, StoreError.
         """
-        self._path = path
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._guard = threading.Lock()
-        with self._errors():
-            version = self._connect().execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._create()
-            elif version != SCHEMA_VERSION:
-                msg = f"index {path} has schema {version}, this program knows {SCHEMA_VERSION}"
-                raise IndexCorruptedError(f"{msg}; run `shardfs doctor --rebuild-index`")
+        self._tables = tables
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._file = IndexFile(path, tmp, self._fill, anew=anew)
+
+    @classmethod
+    def private(cls, path: Path, tables: Callable[[], Iterable[PackTable]]) -> Index:
+        """An index of this process alone, for a store on a read-only or full disk: a copy of `path`, or made anew.
+
+        Raises:
+            StoreError: there is no room for it in the system's temporary directory either.
+        """
+        folder = tempfile.TemporaryDirectory(prefix="shardfs-index-")
+        copy = Path(folder.name, path.name)
+        for suffix in ("", "-wal"):
+            with suppress(OSError):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        try:
+            index = cls(copy, Path(folder.name), tables)
+        except IndexCorruptedError:  # copied while it was written to
+            copy.unlink()
+            index = cls(copy, Path(folder.name), tables)
+        index._folder = folder
+        return index
+
+    @property
+    def is_private(self) -> bool:
+        """Whether this is a copy that no other process sees."""
+        return self._folder is not None
+
+    def rebuild(self) -> None:
+        """Make the index again from the packs' own tables; packs of remotes are forgotten."""
+        self._file.replace()
 
     def close(self) -> None:
         """Close the connections of all threads."""
-        with self._guard:
-            for connection in self._connections:
-                with suppress(sqlite3.Error):
-                    connection.close()
-            self._connections.clear()
-            self._local = threading.local()
+        self._file.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     # Reading
 
@@ -70,8 +98,7 @@ class Index:
             SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
             FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
             WHERE e.id = ? ORDER BY c.place, p.pack DESC"""
-        with self._errors():
-            return [_location(row) for row in self._connect().execute(sql, (id_,))]
+        return [found for row in self._query(sql, (id_,)) if (found := _location(row))]
 
     def find_many(self, ids: Iterable[bytes]) -> dict[bytes, Location]:
         """The best copy (local before remote) of each id that is known."""
@@ -81,9 +108,9 @@ class Index:
                 SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
                 FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
                 WHERE e.id IN ({marks}) ORDER BY c.place DESC"""
-            with self._errors():
-                for row in self._connect().execute(sql, part):
-                    found[row[3]] = _location(row)
+            for row in self._query(sql, part):
+                if location := _location(row):
+                    found[row[3]] = location
         return found
 
     def has(self, ids: Iterable[bytes], *, local: bool = False) -> set[bytes]:
@@ -92,41 +119,48 @@ class Index:
         where = f"AND c.place = '{LOCAL}'" if local else ""
         for part, marks in _parts(ids):
             sql = f"SELECT e.id FROM entries e JOIN copies c USING (pack) WHERE e.id IN ({marks}) {where}"
-            with self._errors():
-                found.update(row[0] for row in self._connect().execute(sql, part))
+            found.update(row[0] for row in self._query(sql, part))
         return found
 
     def packs(self, place: str = LOCAL) -> dict[PackId, int]:
         """Packs at a place with their sizes in bytes."""
         sql = "SELECT p.id, p.size FROM packs p JOIN copies c USING (pack) WHERE c.place = ?"
-        with self._errors():
-            return {PackId(row[0]): row[1] for row in self._connect().execute(sql, (place,))}
+        return {PackId(row[0]): row[1] for row in self._query(sql, (place,)) if isinstance(row[0], bytes)}
 
     def entries(self, pack_id: PackId) -> list[Entry]:
-        """Entries of one pack in the order of their payloads."""
+        """Entries of one pack in the order of their payloads.
+
+        Raises:
+            IndexCorruptedError: one of them cannot be one.
+        """
         sql = """
             SELECT '', p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
             FROM entries e JOIN packs p USING (pack) WHERE p.id = ? ORDER BY e.offset, e.id"""
-        with self._errors():
-            return [_location(row).entry for row in self._connect().execute(sql, (pack_id,))]
+        locations = [_location(row) for row in self._query(sql, (pack_id,))]
+        if None in locations:
+            msg = f"index names impossible entries of pack {pack_id.hex()[:12]}; run `shardfs doctor --rebuild-index`"
+            raise IndexCorruptedError(msg)
+        return [location.entry for location in locations if location]
 
     def totals(self) -> dict[str, int]:
         """Number and bytes of local packs, without a look at their entries."""
         sql = "SELECT count(*), coalesce(sum(size), 0) FROM packs JOIN copies USING (pack) WHERE place = ?"
-        with self._errors():
-            count, size = self._connect().execute(sql, (LOCAL,)).fetchone()
+        [(count, size)] = self._query(sql, (LOCAL,))
         return {"count": count, "bytes": size}
 
     def match(self, kind: Kind, prefix: bytes, high: bytes) -> list[bytes]:
         """Ids of a kind in [prefix, high], at most 20: for abbreviated ids."""
         sql = "SELECT DISTINCT id FROM entries WHERE id BETWEEN ? AND ? AND kind = ? LIMIT 20"
-        with self._errors():
-            return [row[0] for row in self._connect().execute(sql, (prefix, high, kind))]
+        return [row[0] for row in self._query(sql, (prefix, high, kind))]
 
     # Writing
 
-    def add_packs(self, packs: Iterable[tuple[PackId, int, Sequence[Entry]]], place: str = LOCAL) -> None:
-        """Record packs and their entries at a place, in one transaction; known packs only gain the place."""
+    def add_packs(self, packs: Iterable[PackTable], place: str = LOCAL) -> None:
+        """Record packs and their entries at a place, in one transaction.
+
+        A pack that is known already keeps its entries and gains the place, except that what a local pack's own table
+        says replaces what a remote said about it.
+        """
         with self._transaction() as db:
             for pack_id, size, entries in packs:
                 _add_pack(db, pack_id, size, entries, place)
@@ -143,121 +177,59 @@ class Index:
                     db.execute("DELETE FROM entries WHERE pack = ?", row)
                     db.execute("DELETE FROM packs WHERE pack = ?", row)
 
-    def replace_pack(self, pack_id: PackId, size: int, entries: Sequence[Entry]) -> None:
-        """Write the entries of a local pack again (the pack's own table is right, the index was not)."""
+    def mend_pack(self, table: PackTable, is_there: Callable[[], bool]) -> None:
+        """Write the entries of a local pack again: the pack's own table is right, the index was not.
+
+        Args:
+            table: the pack.
+            is_there: asked inside the transaction whether the pack still exists. Whoever deletes a pack takes it out
+                of the index afterwards once more, so that it never comes back by this.
+        """
         with self._transaction() as db:
-            row = db.execute("SELECT pack FROM packs WHERE id = ?", (pack_id,)).fetchone()
-            if row is not None:
-                db.execute("DELETE FROM entries WHERE pack = ?", row)
-                db.execute("DELETE FROM packs WHERE pack = ?", row)
-            _add_pack(db, pack_id, size, entries, LOCAL)
+            if is_there():
+                _add_pack(db, *table, LOCAL)
 
     def check(self) -> list[str]:
         """What SQLite's own check finds wrong; empty when sound."""
         try:
             rows = self._connect().execute("PRAGMA quick_check").fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, IndexCorruptedError) as error:
             return [str(error)]
         return [row[0] for row in rows if row[0] != "ok"]
 
-    # Connections
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        with immediate(connection) as db:
+            for pack_id, size, entries in self._tables():
+                _add_pack(db, pack_id, size, entries, LOCAL)
 
-    def _connect(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = open_database(self._path)
-            with self._guard:
-                self._connections.append(found)
-            self._local.connection = found
-        return found
+    def _query(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        with database_errors(self._file.path):
+            return self._connect().execute(sql, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._errors(), immediate(self._connect()) as db:
+        with database_errors(self._file.path), immediate(self._connect()) as db:
             yield db
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with database_errors(self._path):
-            yield
-
-    def _create(self) -> None:
-        """Create the schema. Two processes may race: the loser's statements find it there."""
-        from sqlite_utils import Database
-
-        with immediate(self._connect()) as connection:
-            db = Database(connection)
-            db["packs"].create({"pack": int, "id": bytes, "size": int}, pk="pack", if_not_exists=True)  # type: ignore[union-attr]
-            db["packs"].create_index(["id"], unique=True, if_not_exists=True)  # type: ignore[union-attr]
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS copies"
-                " (pack INTEGER NOT NULL, place TEXT NOT NULL, PRIMARY KEY (pack, place)) WITHOUT ROWID"
-            )
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS entries (id BLOB NOT NULL, pack INTEGER NOT NULL, kind INTEGER NOT NULL,"
-                " codec INTEGER NOT NULL, offset INTEGER NOT NULL, stored_size INTEGER NOT NULL,"
-                " raw_size INTEGER NOT NULL, base BLOB, PRIMARY KEY (id, pack)) WITHOUT ROWID"
-            )
-            connection.execute("CREATE INDEX IF NOT EXISTS entries_by_pack ON entries (pack)")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def open_database(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode with the pragmas that all databases of shardfs use."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    with suppress(sqlite3.OperationalError):  # a read-only directory keeps the mode that the file has
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
-
-
-@contextmanager
-def immediate(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One write transaction; rolled back when the block raises."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-@contextmanager
-def database_errors(path: Path) -> Iterator[None]:
-    """Turn sqlite3 errors into the store's errors.
-
-    Raises:
-        OutOfSpaceError, ReadOnlyError, StoreError, IndexCorruptedError: by SQLite's result code.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        msg = f"{path}: {error}"
-        if code == sqlite3.SQLITE_FULL:
-            raise OutOfSpaceError(f"{msg}; free some space, nothing stored is lost") from error
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            raise ReadOnlyError(f"{msg}; the store is not writable") from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            raise IndexCorruptedError(f"{msg}; run `shardfs doctor --rebuild-index`") from error
-        raise StoreError(msg) from error
+    def _connect(self) -> sqlite3.Connection:
+        return self._file.connection()
 
 
 def _add_pack(db: sqlite3.Connection, pack_id: PackId, size: int, entries: Sequence[Entry], place: str) -> None:
     row = db.execute("SELECT pack FROM packs WHERE id = ?", (pack_id,)).fetchone()
     if row is None:
-        number = db.execute("INSERT INTO packs (id, size) VALUES (?, ?)", (pack_id, size)).lastrowid
-        db.executemany(
-            "INSERT OR IGNORE INTO entries (id, pack, kind, codec, offset, stored_size, raw_size, base)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            ((e.id, number, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base) for e in entries),
-        )
+        row = (db.execute("INSERT INTO packs (id, size) VALUES (?, ?)", (pack_id, size)).lastrowid,)
+    elif place == LOCAL:
+        db.execute("UPDATE packs SET size = ? WHERE pack = ?", (size, *row))
+        db.execute("DELETE FROM entries WHERE pack = ?", row)
     else:
-        number = row[0]
-    db.execute("INSERT OR IGNORE INTO copies (pack, place) VALUES (?, ?)", (number, place))
+        entries = ()
+    db.executemany(
+        "INSERT OR IGNORE INTO entries (id, pack, kind, codec, offset, stored_size, raw_size, base)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((e.id, *row, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base) for e in entries),
+    )
+    db.execute("INSERT OR IGNORE INTO copies (pack, place) VALUES (?, ?)", (*row, place))
 
 
 def _parts(ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], str]]:
@@ -267,11 +239,11 @@ def _parts(ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], str]]:
         yield part, ",".join("?" * len(part))
 
 
-def _location(row: tuple[str, bytes, int, bytes, int, int, int, int, int, bytes | None]) -> Location:
+def _location(row: tuple[str, bytes, int, bytes, int, int, int, int, int, bytes | None]) -> Location | None:
+    """A row as a location; None for a kind that does not exist, which only a flipped bit makes."""
     place, pack_id, pack_size, id_, kind, codec, offset, stored, raw, base = row
     try:
         entry = Entry(id_, Kind(kind), codec, offset, stored, raw, base)
-    except ValueError as error:
-        msg = f"index names an entry of unknown kind {kind}; run `shardfs doctor --rebuild-index`"
-        raise IndexCorruptedError(msg) from error
+    except ValueError:
+        return None
     return Location(place, PackId(pack_id), pack_size, entry)

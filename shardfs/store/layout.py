@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +62,15 @@ class Layout:
         return self.root / name
 
     def log(self, name: str) -> Path:
-        """The reflog of a ref."""
-        return self.root / "logs" / name
+        """The reflog of a ref.
+
+        No component of a ref name ends with "~": the log of a deleted `a` is never in the way of that of `a/b`.
+        """
+        return self.root / "logs" / f"{name}~"
 
     def staging(self, branch: str) -> Path:
-        """The staging directory of a branch (short name)."""
-        return self.root / "staging" / quote(branch, safe="")
+        """The staging directory of a branch (short name); URL unquoting of its name gives the branch.
+
+        Only "%" and "/" are escaped: a name of 189 bytes with every byte escaped would not fit into a directory.
+        """
+        return self.root / "staging" / branch.replace("%", "%25").replace("/", "%2F")

@@ -13,13 +13,14 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from shardfs.errors import LockedError
-from shardfs.store.atomic import os_errors
+from shardfs.store.atomic import writing
 
 WAIT_S: Final = 120.0  # longer than any commit of this machine class; then the holder is named
 _POLL_S: Final = 0.02
@@ -32,6 +33,7 @@ class WriterLock:
         self._path = path
         self._wait_s = wait_s
         self._held = threading.local()
+        _instances.add(self)
 
     @contextmanager
     def hold(self, purpose: str, wait_s: float | None = None) -> Iterator[None]:
@@ -51,9 +53,18 @@ class WriterLock:
         try:
             yield
         finally:
-            self._held.depth -= 1
-            if self._held.depth == 0:
-                os.close(self._held.fd)
+            depth = getattr(self._held, "depth", 0)  # 0 in a child that was forked inside the block
+            if depth:
+                self._held.depth = depth - 1
+            if depth == 1:
+                _release(self._held.fd)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: what the parent holds, the child does not."""
+        fd = getattr(self._held, "fd", None) if getattr(self._held, "depth", 0) else None
+        self._held = threading.local()
+        if fd is not None:
+            os.close(fd)
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lock now (pid, host, purpose, since), or None when it is free."""
@@ -70,16 +81,26 @@ class WriterLock:
         return None
 
     def _acquire(self, purpose: str, wait_s: float) -> int:
-        with os_errors(f"cannot lock {self._path}"):
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         deadline = time.monotonic() + wait_s
+        while True:
+            with writing(f"cannot lock {self._path}"):
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    self._wait_for(fd, deadline)
+                    if self._is_current(fd):
+                        _write_holder(fd, purpose)
+                        return fd
+                except BaseException:
+                    os.close(fd)
+                    raise
+                os.close(fd)
+
+    def _is_current(self, fd: int) -> bool:
+        """Whether `fd` is still the lock file: somebody may have deleted it, and somebody else made a new one."""
         try:
-            self._wait_for(fd, deadline)
-            _write_holder(fd, purpose)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def _wait_for(self, fd: int, deadline: float) -> None:
         while not _try_flock(fd):
@@ -95,6 +116,15 @@ class WriterLock:
             f"{self._path.parent} is locked by process {holder.get('pid')} on {holder.get('host')} "
             f"({holder.get('purpose')}, since {since}); try again when it has finished"
         )
+
+
+def _release(fd: int) -> None:
+    """Unlock, not only close: a child that was forked meanwhile holds a copy of `fd`, which would keep the lock."""
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def _try_flock(fd: int) -> bool:
@@ -128,3 +158,14 @@ def _read_holder(fd: int) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+_instances: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for instance in list(_instances):
+        instance.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -10,7 +10,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from shardfs.errors import FormatError, PackCorruptedError
+from shardfs.errors import FormatError, MalformedError, PackCorruptedError
 from shardfs.formats import pack as format_
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
@@ -18,6 +18,9 @@ from shardfs.store import atomic
 from shardfs.store.layout import Layout
 
 TARGET_SIZE: Final = 64 << 20  # bytes; a pack is closed once it is this large
+# ... or holds this many payloads: tiny files would else break the format's limit of 2**20 entries long before the
+# size is reached, and cost 400 bytes of memory each until then.
+TARGET_ENTRIES: Final = 1 << 16
 # One read of this many bytes from the end gets trailer and table of most packs (44 bytes an entry).
 TAIL_GUESS: Final = 64 << 10
 
@@ -45,20 +48,16 @@ class PackWriter:
         self._objects_size = 0
         self._size = 0
         self._hasher = blake3()
-        with atomic.os_errors(f"cannot write a pack in {layout.root}"):
+        with atomic.writing(f"cannot write a pack in {layout.root}"):
             self._temp = atomic.temp_name(layout.tmp)
             self._file = self._temp.open("xb", buffering=1 << 20)
             self._write(HEADER)
 
     @property
-    def size(self) -> int:
-        """Bytes written or kept so far."""
-        return self._size + self._objects_size
-
-    @property
-    def entry_count(self) -> int:
-        """Payloads so far."""
-        return len(self._entries) + len(self._objects)
+    def is_full(self) -> bool:
+        """Whether the next payload belongs into another pack."""
+        count = len(self._entries) + len(self._objects)
+        return self._size + self._objects_size >= TARGET_SIZE or count >= TARGET_ENTRIES
 
     def add(
         self,
@@ -72,12 +71,16 @@ class PackWriter:
         """Append one payload.
 
         Raises:
-            OutOfSpaceError, ReadOnlyError, StoreError: the pack must be aborted.
+            OutOfSpaceError, ReadOnlyError, StoreError: the pack must be aborted. MalformedError: sizes that a pack
+                cannot hold; nothing was appended.
         """
         entry = Entry(id_, kind, codec, self._size, len(payload), raw_size, base)
+        if not entry.stored_size <= raw_size <= format_.max_raw_size(kind):
+            msg = f"{kind.name.lower()} of {raw_size} bytes, stored as {entry.stored_size}, is out of limits"
+            raise MalformedError(msg)  # no reader would take the pack
         if kind is Kind.CHUNK:
             self._entries.append(entry)
-            with atomic.os_errors(f"cannot write a pack in {self._layout.root}"):
+            with atomic.writing(f"cannot write a pack in {self._layout.root}"):
                 self._write(payload)
         else:
             self._objects.append((entry, bytes(payload)))
@@ -90,7 +93,7 @@ class PackWriter:
             OutOfSpaceError, ReadOnlyError, StoreError: the pack was aborted.
         """
         try:
-            with atomic.os_errors(f"cannot write a pack in {self._layout.root}"):
+            with atomic.writing(f"cannot write a pack in {self._layout.root}"):
                 for entry, payload in self._objects:
                     self._entries.append(entry._replace(offset=self._size))
                     self._write(payload)
@@ -124,14 +127,17 @@ def read_payload(path: Path, entry: Entry) -> bytes:
     Raises:
         PackCorruptedError: the file is missing, unreadable or ends early.
     """
+    if type(entry.stored_size) is not int or not 0 <= entry.stored_size <= format_.max_raw_size(entry.kind):
+        msg = f"pack {path.stem[:12]} cannot hold a payload of {entry.stored_size!r} bytes"
+        raise PackCorruptedError(msg)  # a flipped bit in the index; allocate nothing by it
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = os.pread(fd, entry.stored_size, entry.offset)
         finally:
             os.close(fd)
-    except OSError as error:
-        msg = f"pack {path.stem[:12]} cannot be read: {error.strerror}"
+    except (OSError, OverflowError, TypeError) as error:  # the latter: offsets that only a damaged index has
+        msg = f"pack {path.stem[:12]} cannot be read: {getattr(error, 'strerror', error)}"
         raise PackCorruptedError(msg) from error
     if len(data) != entry.stored_size:
         msg = f"pack {path.stem[:12]} ends early"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shardfs.errors import (
@@ -22,6 +24,8 @@ from shardfs.formats.ref import DEFAULT_BRANCH, Head, LogLine
 from shardfs.store import atomic
 from shardfs.store.layout import Layout
 from shardfs.store.locks import WriterLock
+
+_log = logging.getLogger(__name__)
 
 
 class RefStore:
@@ -94,19 +98,21 @@ class RefStore:
         """Point HEAD somewhere else."""
         with self._lock.hold("ref"):
             atomic.write_bytes(self._layout.head, head.to_bytes(), self._layout.tmp)
-            self._write_listing()
+            with _logged("HEAD moved, but the listing of refs is behind"):
+                self._write_listing()
 
     def move(
         self, name: str, old: CommitId | None, new: CommitId | None, *, author: str = "", message: str = ""
     ) -> None:
         """Move a ref from `old` to `new`; None stands for "does not exist".
 
-        A kill between the ref and its log line loses only the log line; a kill before the listing is rewritten is
-        repaired by the next move or by `shardfs doctor --fix`.
+        A kill or a full disk between the ref and its log line loses only the log line; one before the listing is
+        rewritten is repaired by the next move or by `shardfs doctor --fix`.
 
         Raises:
             RefChangedError: the ref is not at `old`; `current` says where it is.
             AlreadyExistsError: the name is a directory of other refs or below another ref.
+            LockedError, OutOfSpaceError, ReadOnlyError, StoreError: the ref is where it was.
         """
         format_.check_ref_name(name)
         with self._lock.hold("ref"):
@@ -122,15 +128,24 @@ class RefStore:
             else:
                 self._check_room(name)
                 atomic.write_bytes(self._layout.ref(name), format_.ref_to_bytes(new), self._layout.tmp)
-            self._append_log(name, LogLine(old, new, time.time_ns() // 1000, author, message))
-            self._write_listing()
+            # The ref has moved, and whoever reads an error here would think that it has not.
+            with _logged(f"{name} moved, but its log or the listing of refs is behind"):
+                self._append_log(name, LogLine(old, new, time.time_ns() // 1000, author, message))
+                self._write_listing()
 
     def log(self, name: str) -> builtins.list[LogLine]:
-        """Moves of a ref, newest first; torn lines are left out."""
+        """Moves of a ref, newest first; torn lines are left out.
+
+        Raises:
+            MalformedError: not a ref name. StoreError: the log cannot be read.
+        """
         try:
             data = self._layout.log(format_.check_ref_name(name)).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            msg = f"the log of {name} cannot be read: {error.strerror}"
+            raise StoreError(msg) from error
         lines = []
         for line in reversed(data.splitlines()):
             with suppress(MalformedError):
@@ -174,10 +189,12 @@ class RefStore:
         atomic.write_bytes(self._layout.info_refs, data, self._layout.tmp)
 
     def _names(self, prefix: str) -> Iterator[str]:
-        for path in sorted((self._layout.root / "refs").rglob("*")):
-            name = path.relative_to(self._layout.root).as_posix()
-            if name.startswith(prefix) and format_.is_ref_name(name) and path.is_file():
-                yield name
+        found: list[str] = []
+        # os.walk passes over directories that a writer removes meanwhile; Path.rglob stops with an error.
+        for folder, _, files in os.walk(self._layout.root / "refs"):
+            base = Path(folder).relative_to(self._layout.root).as_posix()
+            found += [f"{base}/{file}" for file in files]
+        yield from sorted(name for name in found if name.startswith(prefix) and format_.is_ref_name(name))
 
     def _check_room(self, name: str) -> None:
         parts = Path(name).parts
@@ -188,12 +205,13 @@ class RefStore:
                 raise AlreadyExistsError(msg)
         path = self._layout.ref(name)
         if path.is_dir():
-            if any(p.is_file() for p in path.rglob("*")):
+            if any(not p.is_dir() for p in path.rglob("*")):
                 msg = f"cannot create {name}: there are refs below it"
                 raise AlreadyExistsError(msg)
-            for folder in sorted(path.rglob("*"), reverse=True):
-                folder.rmdir()
-            path.rmdir()
+            with atomic.os_errors(f"cannot create {name}"):
+                for folder in sorted(path.rglob("*"), reverse=True):
+                    folder.rmdir()
+                path.rmdir()
 
     def _delete(self, name: str) -> None:
         path = self._layout.ref(name)
@@ -205,5 +223,15 @@ class RefStore:
         path = self._layout.log(name)
         with atomic.os_errors(f"cannot write the log of {name}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as file:
-                file.write(line.to_bytes())
+            with path.open("ab+") as file:
+                end = file.tell()
+                torn = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+                file.write(b"\n" * torn + line.to_bytes())
+
+
+@contextmanager
+def _logged(problem: str) -> Iterator[None]:
+    try:
+        yield
+    except (StoreError, FileNotFoundError) as error:
+        _log.warning("%s: %s", problem, error)

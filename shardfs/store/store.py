@@ -15,6 +15,7 @@ from shardfs.errors import (
     IndexCorruptedError,
     PackCorruptedError,
     RepositoryNotFoundError,
+    StoreError,
     UnsupportedVersionError,
 )
 from shardfs.formats import ref as ref_format
@@ -22,7 +23,7 @@ from shardfs.formats.ids import Kind, PackId, content_id
 from shardfs.formats.pack import Entry
 from shardfs.formats.ref import DEFAULT_BRANCH, Head, PackSize
 from shardfs.store import atomic, packs
-from shardfs.store.index import LOCAL, Index, Location
+from shardfs.store.index import LOCAL, Index, Location, PackTable
 from shardfs.store.layout import Layout
 from shardfs.store.locks import WriterLock
 from shardfs.store.packs import FinishedPack, PackWriter
@@ -42,21 +43,27 @@ class Store:
     """
 
     def __init__(self, root: Path, lock_wait_s: float | None = None) -> None:
-        """Open the store at `root`. An index that is missing or unreadable is made again from the packs.
+        """Open the store at `root`.
+
+        An index that is missing or unreadable is made again from the packs. On a read-only or full disk it is a
+        private copy, so that everything can be read.
 
         Raises:
             RepositoryNotFoundError: no store there. UnsupportedVersionError: made by a newer program.
+            StoreError: the disk cannot be read.
         """
         self.layout = Layout(root)
-        if not self.layout.config.is_file():
-            msg = f"no repository at {root}"
-            raise RepositoryNotFoundError(msg)
+        with atomic.os_errors(f"cannot open {root}"):
+            if not self.layout.config.is_file():
+                msg = f"no repository at {root}"
+                raise RepositoryNotFoundError(msg)
         version = config.read(self.layout.config).get("format")
         if version != config.FORMAT:
             msg = f"{root} has format {version!r}; this program reads format {config.FORMAT}"
             raise UnsupportedVersionError(msg)
         self.lock = WriterLock(self.layout.lock, **({} if lock_wait_s is None else {"wait_s": lock_wait_s}))
         self.refs = RefStore(self.layout, self.lock)
+        self._damaged: list[PackCorruptedError] = []
         self.index = self._open_index()
 
     @classmethod
@@ -67,17 +74,18 @@ class Store:
             AlreadyExistsError: there is one. ReadOnlyError, OutOfSpaceError, StoreError: by the disk.
         """
         layout = Layout(root)
-        if layout.config.exists():
-            msg = f"{root} is a repository already"
-            raise AlreadyExistsError(msg)
         head = Head(ref_format.full_name(ref_format.BRANCHES, branch))
-        with atomic.os_errors(f"cannot create {root}"):
+        with atomic.writing(f"cannot create {root}"):
+            _check_absent(layout)
             for folder in (root, layout.packs, layout.tmp, root / "refs/heads", root / "refs/tags", root / "info"):
                 folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(layout.head, head.to_bytes(), layout.tmp)
-        atomic.write_bytes(layout.info_refs, ref_format.refs_to_bytes(head.branch, {}), layout.tmp)
-        atomic.write_bytes(layout.info_packs, ref_format.packs_to_bytes([]), layout.tmp)
-        atomic.write_bytes(layout.config, f"format = {config.FORMAT}\n".encode(), layout.tmp)
+        # Without the lock the slower of two creators would empty the listings of a store that is already in use.
+        with WriterLock(layout.lock).hold("init"):
+            _check_absent(layout)
+            atomic.write_bytes(layout.head, head.to_bytes(), layout.tmp)
+            atomic.write_bytes(layout.info_refs, ref_format.refs_to_bytes(head.branch, {}), layout.tmp)
+            atomic.write_bytes(layout.info_packs, ref_format.packs_to_bytes([]), layout.tmp)
+            atomic.write_bytes(layout.config, f"format = {config.FORMAT}\n".encode(), layout.tmp)
         return cls(root)
 
     def close(self) -> None:
@@ -104,17 +112,41 @@ class Store:
         """Compare the index with the packs on disk and mend the index; returns whether something was mended.
 
         Called when an id is not found or a payload is not where the index says. Unreadable packs are left alone.
+        Takes no lock: a writer may be busy for an hour, and readers never wait.
         """
-        mended = False
+        mended = bool(self.forget_missing_packs())
         indexed = self.index.packs(LOCAL)
         for pack_id in packs.list_packs(self.layout):
+            path = self.layout.pack(pack_id)
             with suppress(PackCorruptedError):
-                pack = packs.read_table(self.layout.pack(pack_id))
-                if pack_id not in indexed or not self._agrees(pack):
+                pack = packs.read_table(path)
+                if indexed.get(pack_id) != pack.size or not self._agrees(pack):
                     log.warning("index: entries of pack %s written again", pack_id.hex()[:12])
-                    self.index.replace_pack(pack_id, pack.size, pack.entries)
+                    self.index.mend_pack((pack_id, pack.size, pack.entries), path.exists)
                     mended = True
         return mended
+
+    def forget_missing_packs(self) -> list[PackId]:
+        """Take packs out of the index whose files are gone; returns them.
+
+        What they held would else count as stored, and never be stored again when it comes again.
+        """
+        missing = [pack_id for pack_id in self.index.packs(LOCAL) if self._is_missing(pack_id)]
+        if missing:
+            log.warning("%d packs of the index are gone", len(missing))
+            self.index.remove_packs(missing)
+        return missing
+
+    def _is_missing(self, pack_id: object) -> bool:
+        if not isinstance(pack_id, bytes):
+            return True  # a flipped bit in the database; SQLite keeps any type anywhere
+        try:
+            self.layout.pack(pack_id).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # unreadable is not gone
+        return False
 
     def _agrees(self, pack: FinishedPack) -> bool:
         """Whether the index holds exactly the entries of a pack. A flipped bit may have made anything of a column."""
@@ -137,6 +169,8 @@ class Store:
             LockedError, OutOfSpaceError, ReadOnlyError, StoreError: nothing was added.
         """
         with self.lock.hold(purpose):
+            self._share_index()
+            self.forget_missing_packs()
             batch = Batch(self)
             try:
                 yield batch
@@ -161,18 +195,24 @@ class Store:
     def record_packs(self, finished: Iterable[FinishedPack]) -> None:
         """Index local packs that are durable, then list them."""
         with self.lock.hold("write"):
+            self._share_index()
             self.index.add_packs((p.id, p.size, p.entries) for p in finished)
             self.write_pack_listing()
 
     def drop_packs(self, pack_ids: Iterable[PackId]) -> None:
-        """Delete local packs: first from listing and index, then the files, so that a kill leaves orphans only."""
+        """Delete local packs: first from listing and index, then the files, so that a kill leaves orphans only.
+
+        A reader that found a pack before it was deleted may have indexed it again: the index forgets it once more.
+        """
         doomed = list(pack_ids)
         with self.lock.hold("gc"):
+            self._share_index()
             self.index.remove_packs(doomed)
             self.write_pack_listing()
             for pack_id in doomed:
                 with atomic.os_errors(f"cannot delete pack {pack_id.hex()[:12]}"):
                     self.layout.pack(pack_id).unlink(missing_ok=True)
+            self.index.remove_packs(doomed)
 
     def write_pack_listing(self) -> None:
         """Write `info/packs` again from the index."""
@@ -184,37 +224,53 @@ class Store:
 
         The tables of remote packs are forgotten; the next fetch gets them again.
         """
-        self.index.close()
         with self.lock.hold("doctor"):
-            _remove_index(self.layout)
-            self.index = Index(self.layout.index)
-            found: list[FinishedPack] = []
-            damaged: list[PackCorruptedError] = []
-            for pack_id in packs.list_packs(self.layout):
-                try:
-                    found.append(packs.read_table(self.layout.pack(pack_id)))
-                except PackCorruptedError as error:
-                    damaged.append(error)
-            self.record_packs(found)
+            self._share_index()
+            self._damaged.clear()
+            self.index.rebuild()
+            damaged = [*self._damaged]
+            self.write_pack_listing()
         return damaged
 
     def _open_index(self) -> Index:
+        path, tmp = self.layout.index, self.layout.tmp
         try:
-            self.index = Index(self.layout.index)
+            return Index(path, tmp, self._tables)
         except IndexCorruptedError as error:
             log.warning("%s; making it again from the packs", error)
-            with self.lock.hold("doctor"):
-                _remove_index(self.layout)
-            self.index = Index(self.layout.index)
-        if not self.index.packs(LOCAL) and packs.list_packs(self.layout):
-            for damaged in self.rebuild_index():
-                log.warning("%s", damaged)
-        return self.index
+        except StoreError as error:
+            log.info("%s; reading with a copy of the index", error)
+            return Index.private(path, self._tables)
+        try:
+            return Index(path, tmp, self._tables, anew=True)
+        except StoreError:
+            return Index.private(path, self._tables)
+
+    def _share_index(self) -> None:
+        """Before a write: leave a private index for the one that all processes see.
+
+        Raises:
+            OutOfSpaceError, ReadOnlyError, StoreError: the disk still does not let it.
+        """
+        if self.index.is_private:
+            self.index = Index(self.layout.index, self.layout.tmp, self._tables)
+
+    def _tables(self) -> Iterator[PackTable]:
+        """The tables of all packs that are here; those that cannot be read are remembered in `_damaged`."""
+        for pack_id in packs.list_packs(self.layout):
+            try:
+                pack = packs.read_table(self.layout.pack(pack_id))
+            except PackCorruptedError as error:
+                log.warning("%s", error)
+                self._damaged.append(error)
+            else:
+                yield pack_id, pack.size, pack.entries
 
 
-def _remove_index(layout: Layout) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        layout.index.with_name(layout.index.name + suffix).unlink(missing_ok=True)
+def _check_absent(layout: Layout) -> None:
+    if layout.config.exists():
+        msg = f"{layout.root} is a repository already"
+        raise AlreadyExistsError(msg)
 
 
 class Batch:
@@ -249,7 +305,7 @@ class Batch:
         self._writer.add(kind, id_, encoded.codec, encoded.payload, raw_size, encoded.base)
         self._new.add(id_)
         self.stored_bytes += len(encoded.payload)
-        if self._writer.size >= packs.TARGET_SIZE:
+        if self._writer.is_full:
             self._finish_writer()
 
     def copy(self, entry: Entry, payload: bytes) -> None:
