@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shardfs.errors import FileChangedError
-from shardfs.formats.manifest import Media
 from shardfs.formats.tree import FileEntry, LinkEntry
 from shardfs.staging.ingest import Ingest, Ingested
 from shardfs.staging.scan import Found
@@ -22,11 +21,10 @@ _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Staged(NamedTuple):
-    """A file or link that is in the store: its path relative to the root, its entry, what a model file holds."""
+    """A file or link that is in the store: its path relative to the root, its entry, its time."""
 
     path: bytes
     entry: FileEntry | LinkEntry
-    media: Media | None
     mtime_ns: int
     was_read: bool
 
@@ -53,15 +51,16 @@ def stage(root: Path, found: Iterable[Found], ingest: Ingest, cache: StatCache) 
         if stat.S_ISLNK(mode):
             with _still_there(path):
                 target = os.readlink(os.path.join(base, path))  # noqa: PTH115, PTH118 - bytes
-            yield Staged(path, LinkEntry(name, target), None, status.st_mtime_ns, was_read=False)
+            yield Staged(path, LinkEntry(name, target), status.st_mtime_ns, was_read=False)
         elif stat.S_ISREG(mode):
-            content = cache.find(path, status)
-            fresh = content is None
-            if content is None:
-                content = _read(base, path, ingest)
-                cache.put(path, content)
-            entry = content.entry(name, executable=bool(mode & stat.S_IXUSR))
-            yield Staged(path, entry, content.media, content.stamp.mtime_ns, was_read=fresh)
+            executable = bool(mode & stat.S_IXUSR)
+            entry = cache.entry(path, status, executable=executable)
+            if entry is not None:
+                yield Staged(path, entry, status.st_mtime_ns, was_read=False)
+                continue
+            content = _read(base, path, ingest)
+            cache.put(path, content)
+            yield Staged(path, content.entry(name, executable=executable), content.stamp.mtime_ns, was_read=True)
 
 
 def _read(base: bytes, path: bytes, ingest: Ingest) -> Ingested:

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from shardfs.errors import FileChangedError, UnsupportedFileError
 from shardfs.formats.ids import chunk_id
-from shardfs.formats.manifest import Media
 from shardfs.formats.tree import FileEntry, LinkEntry
 from shardfs.staging.entries import Staged, stage
 from shardfs.staging.ingest import Ingest
@@ -52,7 +51,9 @@ def test_files_and_links_become_entries(root: Path, store: Store) -> None:
     assert got[b"d/run"].entry == FileEntry(b"run", 9, True, chunk_id(b"#!/bin/sh"))
     assert got[b"link"].entry == LinkEntry(b"link", b"d/run")
     assert got[b"empty"].entry == FileEntry(b"empty", 0)
-    assert got[b"m.safetensors"].media == Media("safetensors", "pytorch", 1, 3)
+    model = got[b"m.safetensors"].entry
+    assert isinstance(model, FileEntry)
+    assert model.manifest is not None
     assert got[b"d/run"].mtime_ns == (root / "d/run").stat().st_mtime_ns
 
 

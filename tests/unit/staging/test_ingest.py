@@ -374,6 +374,16 @@ def test_progress_adds_up(store: Store, tmp_path: Path) -> None:
     assert len(done) > 5
 
 
+def test_workers_leave_no_descriptors_open(store: Store, tmp_path: Path) -> None:
+    def opened_now(seed: int) -> int:
+        (tmp_path / "file").write_bytes(noise(3 * MIB, seed))
+        put(store, tmp_path / "file")
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+
+    first = [opened_now(seed) for seed in range(3)]
+    assert max(opened_now(seed) for seed in range(3, 12)) <= max(first)
+
+
 MEASURE = """
 import os, random, resource, sys
 sys.path.insert(0, {root!r})

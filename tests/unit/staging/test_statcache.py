@@ -8,12 +8,12 @@ import pytest
 
 from shardfs.formats.ids import ChunkId, ManifestId, PackId
 from shardfs.formats.manifest import Media
+from shardfs.formats.tree import FileEntry
 from shardfs.staging.ingest import Ingested
 from shardfs.staging.source import RACY_NS, Stamp
 from shardfs.staging.statcache import StatCache
 
 PACKS = [PackId(bytes([i]) * 32) for i in range(3)]
-MEDIA = Media("safetensors", "pytorch", 3, 1000)
 
 
 @pytest.fixture
@@ -28,10 +28,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def content(path: Path, chunk: bytes | None = b"c" * 32, media: Media | None = None) -> Ingested:
+def content(path: Path, chunk: bytes | None = b"c" * 32) -> Ingested:
     status = path.stat()
-    if media is not None:
-        return Ingested(status.st_size, None, ManifestId(b"m" * 32), media, Stamp.of(status))
     return Ingested(status.st_size, ChunkId(chunk) if chunk else None, None, None, Stamp.of(status))
 
 
@@ -39,18 +37,26 @@ def later(path: Path) -> int:
     return path.stat().st_ctime_ns + RACY_NS
 
 
-@pytest.mark.parametrize("media", [None, MEDIA])
-def test_an_unchanged_file_is_known_after_a_restart(database: Path, file: Path, media: Media | None) -> None:
+@pytest.mark.parametrize("executable", [True, False])
+def test_an_unchanged_file_is_known_after_a_restart(database: Path, file: Path, executable: bool) -> None:
     cache = StatCache(database, PACKS)
-    assert cache.find(b"file", file.stat()) is None
-    expected = content(file, media=media)
-    cache.put(b"file", expected, later(file))
-    assert cache.find(b"file", file.stat()) == expected
+    assert cache.entry(b"d/file", file.stat(), executable=executable) is None
+    cache.put(b"d/file", content(file), later(file))
     cache.save(PACKS)
-    again = StatCache(database, PACKS)
-    assert again.find(b"file", file.stat()) == expected
-    assert again.key(b"file", file.stat()) == (b"M" + b"m" * 32 if media else b"C" + b"c" * 32)
-    assert again.find(b"other", file.stat()) is None
+    for each in (cache, StatCache(database, PACKS)):
+        entry = each.entry(b"d/file", file.stat(), executable=executable)
+        assert entry == FileEntry(b"file", 5, executable, ChunkId(b"c" * 32))
+        assert each.key(b"d/file", file.stat()) == b"C" + b"c" * 32
+        assert each.key(b"other", file.stat()) is None
+        assert each.paths() == [b"d/file"]
+
+
+def test_a_manifest_is_known_as_one(database: Path, file: Path) -> None:
+    cache = StatCache(database, PACKS)
+    media = Media("safetensors", "pytorch", 3, 1000)
+    cache.put(b"file", Ingested(5, None, ManifestId(b"m" * 32), media, Stamp.of(file.stat())), later(file))
+    entry = cache.entry(b"file", file.stat(), executable=False)
+    assert entry == FileEntry(b"file", 5, False, None, ManifestId(b"m" * 32))
 
 
 def test_an_empty_file_is_known(database: Path, tmp_path: Path) -> None:
@@ -59,9 +65,7 @@ def test_an_empty_file_is_known(database: Path, tmp_path: Path) -> None:
     cache = StatCache(database, PACKS)
     cache.put(b"empty", content(path, chunk=None), later(path))
     assert cache.key(b"empty", path.stat()) == b""
-    known = cache.find(b"empty", path.stat())
-    assert known is not None
-    assert (known.size, known.chunk) == (0, None)
+    assert cache.entry(b"empty", path.stat(), executable=False) == FileEntry(b"empty", 0)
 
 
 def replace_inode(path: Path) -> None:
@@ -95,7 +99,6 @@ def test_any_change_has_the_file_read_again(database: Path, file: Path, change: 
     before = Ingested(5, ChunkId(b"c" * 32), None, None, Stamp.of(status)._replace(ctime_ns=status.st_ctime_ns - 1))
     cache.put(b"file", before, later(file))
     change(file)  # type: ignore[operator]
-    assert cache.find(b"file", file.stat()) is None
     assert cache.key(b"file", file.stat()) is None
 
 
@@ -103,16 +106,18 @@ def test_a_file_that_changed_just_before_is_read_again(database: Path, file: Pat
     cache = StatCache(database, PACKS)
     cache.put(b"file", content(file), later(file))
     cache.put(b"file", content(file), later(file) - 1)
-    assert cache.find(b"file", file.stat()) is None
+    assert cache.key(b"file", file.stat()) is None
     cache.save(PACKS)
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+    again = StatCache(database, PACKS)
+    assert again.key(b"file", file.stat()) is None
+    assert again.paths() == [b"file"]
 
 
 def test_a_part_of_a_file_is_not_remembered_as_the_file(database: Path, file: Path) -> None:
     cache = StatCache(database, PACKS)
     part = Ingested(3, ChunkId(b"c" * 32), None, None, Stamp.of(file.stat()))
     cache.put(b"file", part, later(file))
-    assert cache.find(b"file", file.stat()) is None
+    assert cache.key(b"file", file.stat()) is None
 
 
 def test_forgotten_files_stay_forgotten(database: Path, file: Path) -> None:
@@ -122,21 +127,21 @@ def test_forgotten_files_stay_forgotten(database: Path, file: Path) -> None:
     again = StatCache(database, PACKS)
     again.forget(b"file")
     again.save(PACKS)
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+    assert StatCache(database, PACKS).key(b"file", file.stat()) is None
 
 
 def test_a_pack_that_is_gone_empties_it(database: Path, file: Path) -> None:
     cache = StatCache(database, PACKS[:1])
     cache.put(b"file", content(file), later(file))
     cache.save(PACKS[:2])
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is not None
-    assert StatCache(database, PACKS[:1]).find(b"file", file.stat()) is None
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+    assert StatCache(database, PACKS).key(b"file", file.stat()) is not None
+    assert StatCache(database, PACKS[:1]).key(b"file", file.stat()) is None
+    assert StatCache(database, PACKS).key(b"file", file.stat()) is None
 
 
 def test_what_is_not_saved_is_not_known(database: Path, file: Path) -> None:
     StatCache(database, PACKS).put(b"file", content(file), later(file))
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
+    assert StatCache(database, PACKS).key(b"file", file.stat()) is None
     assert not database.exists()
 
 
@@ -146,7 +151,7 @@ def test_a_damaged_database_is_replaced(database: Path, file: Path, damage: byte
     cache = StatCache(database, PACKS)
     cache.put(b"file", content(file), later(file))
     cache.save(PACKS)
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is not None
+    assert StatCache(database, PACKS).key(b"file", file.stat()) is not None
 
 
 def test_a_newer_version_is_left_alone(database: Path, file: Path) -> None:
@@ -162,19 +167,8 @@ def test_a_newer_version_is_left_alone(database: Path, file: Path) -> None:
     connection.close()
 
 
-def test_damaged_rows_are_read_again(database: Path, file: Path) -> None:
-    cache = StatCache(database, PACKS)
-    cache.put(b"file", content(file, media=MEDIA), later(file))
-    cache.save(PACKS)
-    connection = sqlite3.connect(database)
-    connection.execute("UPDATE files SET media = '{'")
-    connection.commit()
-    connection.close()
-    assert StatCache(database, PACKS).find(b"file", file.stat()) is None
-
-
 def test_a_place_that_cannot_be_written_is_no_error(tmp_path: Path, file: Path) -> None:
     cache = StatCache(tmp_path / "missing" / "worktree.sqlite", PACKS)
     cache.put(b"file", content(file), later(file))
     cache.save(PACKS)
-    assert cache.find(b"file", file.stat()) is not None
+    assert cache.key(b"file", file.stat()) is not None
