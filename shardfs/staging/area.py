@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -160,8 +162,8 @@ class Area:
     def list(self, ino: int) -> list[NodeStat]:
         """The entries of a directory, in no order, without "." and ".." (ENOENT, ENOTDIR)."""
         with self._database.read() as db:
-            rows = self._view.children(db, self._view.directory(db, ino))
-        return [self._opened.stat_of(row) for row in rows]
+            rows, virtual = self._view.children(db, self._view.directory(db, ino))
+        return [*map(self._opened.stat_of, rows), *virtual]
 
     def readlink(self, ino: int) -> bytes:
         """The target of a link (EINVAL when it is none)."""
@@ -204,24 +206,18 @@ class Area:
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a file or link; open handles keep working (ENOENT, EISDIR)."""
-        removed = Removed()
-        with self._database.write() as db:
+        with self._removing() as (db, removed):
             self._names.unlink(db, parent, name, removed)
-        self._after(removed)
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory (ENOENT, ENOTDIR, ENOTEMPTY)."""
-        removed = Removed()
-        with self._database.write() as db:
+        with self._removing() as (db, removed):
             self._names.rmdir(db, parent, name, removed)
-        self._after(removed)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         """Move an entry, over an existing one unless RENAME_NOREPLACE (EEXIST, EINVAL, ENOTEMPTY ...)."""
-        removed = Removed()
-        with self._database.write() as db:
+        with self._removing() as (db, removed):
             self._names.rename(db, (parent, name), (new_parent, new_name), flags, removed)
-        self._after(removed)
 
     def chmod(self, ino: int, mode: int) -> NodeStat:
         """Set the permission bits (0o7777). Commits keep only whether the owner may execute."""
@@ -292,18 +288,14 @@ class Area:
         """Many `put_entry`, a few hundred per transaction."""
         rest = iter(items)
         while batch := tuple(islice(rest, _BATCH)):
-            removed = Removed()
-            with self._database.write() as db:
+            with self._removing() as (db, removed):
                 for path, entry, mtime_ns in batch:
                     self._names.put(db, path, entry, mtime_ns, removed)
-            self._after(removed)
 
     def remove(self, path: PathKey) -> None:
         """Remove a file, a link or a whole directory (ENOENT)."""
-        removed = Removed()
-        with self._database.write() as db:
+        with self._removing() as (db, removed):
             self._names.remove(db, path, removed)
-        self._after(removed)
 
     # Commits
 
@@ -372,10 +364,8 @@ class Area:
 
     def reset(self, base: TreeId | None, base_time_ns: int = 0) -> None:
         """Drop every change and start at another base. Files that are open lose their names."""
-        removed = Removed()
-        with self._database.write() as db:
+        with self._removing() as (db, removed):
             rebasing.reset(db, base, base_time_ns, removed)
-        self._after(removed)
 
     def references(self) -> Iterator[tuple[Kind, bytes]]:
         """Every chunk, manifest and tree that the area itself names, for garbage collection."""
@@ -407,8 +397,14 @@ class Area:
             row = self._names.make(db, parent, name, kind, mode, **columns)
         return self._opened.stat_of(row)
 
-    def _after(self, removed: Removed) -> None:
-        """A transaction made nodes superfluous: tell their handles, delete their files."""
+    @contextmanager
+    def _removing(self) -> Iterator[tuple[sqlite3.Connection, Removed]]:
+        """A transaction that makes nodes superfluous; then their handles are told and their files deleted."""
+        removed = Removed()
+        with self._database.write() as db:
+            yield db, removed
+            if removed.files and not self._session.held:
+                set_fact(db, SWEEP, 1)  # a snapshot elsewhere, or a kill, may keep the files from being deleted now
         if removed.inos:
             self._opened.removed(removed.inos)
         if removed.files:

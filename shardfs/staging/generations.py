@@ -18,6 +18,7 @@ from shardfs.staging.nodes import Content
 _FICLONE: Final = 0x40049409  # linux/fs.h: share the extents of another file
 _PIECE: Final = 8 << 20  # bytes copied at a time: two chunks of the largest size
 _ZEROS: Final = bytes(_PIECE)
+_DISCARDS: Final = 500  # deletions at a time: a snapshot waits for them, some 10 ms
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
 
 FileKey = tuple[int, int]  # inode number, generation
@@ -72,18 +73,15 @@ class Generations:
         """Delete generations that no row names; put off while a snapshot is alive. Whether none is left over."""
         with self._guard:
             self._doomed.update(keys)
-            if not self._doomed:
-                return True
-            fd = self._snapshots.try_exclude()
-            if fd is None:
-                return False
-            try:
-                for key in self._doomed:
-                    with suppress(FileNotFoundError):
-                        self.path(key).unlink()
-                self._doomed.clear()
-            finally:
-                os.close(fd)
+            while self._doomed:
+                fd = self._snapshots.try_exclude()
+                if fd is None:
+                    return False
+                try:
+                    for _ in range(min(_DISCARDS, len(self._doomed))):
+                        self.path(self._doomed.pop()).unlink(missing_ok=True)
+                finally:
+                    os.close(fd)
             return True
 
     def keys(self) -> set[FileKey]:

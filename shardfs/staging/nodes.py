@@ -123,18 +123,19 @@ class NodeStat(NamedTuple):
         return self.kind is NodeKind.DIR
 
 
-_TYPES: Final = {NodeKind.DIR: stat.S_IFDIR, NodeKind.FILE: stat.S_IFREG, NodeKind.LINK: stat.S_IFLNK}
+# By value of NodeKind: calling the enum costs 2 us, which counts in a listing of 100 000 entries.
+_KINDS: Final = (NodeKind.GONE, NodeKind.DIR, NodeKind.FILE, NodeKind.LINK)
+_TYPES: Final = (0, stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
 
 
 def stat_of_row(row: Row) -> NodeStat:
     """What callers see of a row that is not a whiteout."""
-    kind = NodeKind(row.kind)
     return NodeStat(
         row.ino,
         row.parent,
         row.name,
-        kind,
-        row.mode | _TYPES[kind],
+        _KINDS[row.kind],
+        row.mode | _TYPES[row.kind],
         row.size,
         row.mtime_ns,
         row.ctime_ns,

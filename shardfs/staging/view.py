@@ -21,6 +21,7 @@ from shardfs.staging.database import delete, fact, insert, row_at, row_named, ro
 from shardfs.staging.nodes import (
     ROOT,
     NodeKind,
+    NodeStat,
     PathKey,
     Row,
     Trees,
@@ -29,6 +30,7 @@ from shardfs.staging.nodes import (
     new_version,
     row_of_entry,
     same_as_entry,
+    stat_of_entry,
 )
 
 BASE_TIME: Final = "base_time_ns"
@@ -109,7 +111,8 @@ class View:
         while db.execute("SELECT 1 FROM nodes WHERE ino = ? AND stray = 1", (ino,)).fetchone():
             salt += 1
             ino = derived_ino(parent.ino, name, salt)
-        return self._virtual(ino, parent.ino, entry, fact(db, BASE_TIME))
+        self._places[ino] = (parent.ino, name)
+        return row_of_entry(ino, parent.ino, entry, fact(db, BASE_TIME))
 
     def at(self, db: sqlite3.Connection, path: PathKey) -> Row:
         """The node at a path from the root (ENOENT, ENOTDIR)."""
@@ -125,22 +128,24 @@ class View:
             raise AreaError(errno.ENOTDIR, row.name)
         return row
 
-    def children(self, db: sqlite3.Connection, parent: Row) -> list[Row]:
-        """All entries of a directory, in no order."""
+    def children(self, db: sqlite3.Connection, parent: Row) -> tuple[list[Row], list[NodeStat]]:
+        """All entries of a directory, in no order: those with a row, and those of the base that show through."""
         rows = rows_in(db, parent.ino) if parent.version != _VIRTUAL else []
-        found = [row for row in rows if row.kind != NodeKind.GONE]
+        virtual: list[NodeStat] = []
         if parent.base is not None:
             hidden = {row.name for row in rows}
             time_ns = fact(db, BASE_TIME)
             strays = {row[0] for row in db.execute("SELECT ino FROM nodes WHERE stray = 1")}
             for entry in self.tree(parent.base).entries:
-                if entry.name not in hidden:
-                    ino, salt = derived_ino(parent.ino, entry.name), 0
+                name = entry.name
+                if name not in hidden:
+                    ino, salt = derived_ino(parent.ino, name), 0
                     while ino in strays:
                         salt += 1
-                        ino = derived_ino(parent.ino, entry.name, salt)
-                    found.append(self._virtual(ino, parent.ino, entry, time_ns))
-        return found
+                        ino = derived_ino(parent.ino, name, salt)
+                    self._places[ino] = (parent.ino, name)
+                    virtual.append(stat_of_entry(ino, parent.ino, entry, time_ns))
+        return [row for row in rows if row.kind != NodeKind.GONE], virtual
 
     def is_empty(self, db: sqlite3.Connection, directory: Row) -> bool:
         """Whether a directory has no entries."""
@@ -184,10 +189,6 @@ class View:
             delete(db, row.ino)
         elif settled != row.settled:
             update(db, row.ino, settled=settled)
-
-    def _virtual(self, ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Row:
-        self._places[ino] = (parent, entry.name)
-        return row_of_entry(ino, parent, entry, time_ns)
 
 
 def path_of(db: sqlite3.Connection, row: Row) -> PathKey | None:
