@@ -46,6 +46,10 @@ class Shardfs(click.Group):
         """As click does it, but an unknown name is answered with the nearest known one."""
         name = args[0]
         known = self.list_commands(ctx)
+        if name not in known and len(args) == 4 and args[2] == "-o":
+            # How mount(8) calls a file system of type fuse.shardfs: SOURCE MOUNTPOINT -o WORDS.
+            args = ["mount", args[1], "-o", args[3], "--source", name]
+            name = "mount"
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
             near = get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else "; `shardfs --help` lists all commands"

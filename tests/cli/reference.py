@@ -26,6 +26,16 @@ ERRORS_PAGE = REFERENCE / "errors.md"
 _MARK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 _COMMON = {"--json", "--quiet", "--verbose", "--debug", "--help"}
 
+COMPLETION = """Completion of commands and options in the shell, from the line that starts it:
+
+```sh
+eval "$(shardfs completion bash)"                                       # in ~/.bashrc
+eval "$(shardfs completion zsh)"                                        # in ~/.zshrc
+shardfs completion fish > ~/.config/fish/completions/shardfs.fish
+```
+
+"""
+
 CLI_HEAD = """# Command line
 
 Written by `python -m tests.cli.reference` from the commands themselves; do not edit.
@@ -54,7 +64,7 @@ def all_commands() -> Iterator[tuple[str, Command | CommandGroup]]:
 def cli_page() -> str:
     """The text of cli.md."""
     by_name = dict(all_commands())
-    parts = [CLI_HEAD, "## Options of every command\n\n", _options(cli, common=True), "\n"]
+    parts = [CLI_HEAD, "## Options of every command\n\n", _options(cli, common=True), "\n", COMPLETION]
     for title, names in SECTIONS.items():
         parts.append(f"## {title}\n\n")
         for full, command in by_name.items():
@@ -100,10 +110,13 @@ def _options(command: click.Command, *, common: bool) -> str:
     rows = [
         (name, text)
         for parameter in command.get_params(context)
-        if (common or not _COMMON & set(parameter.opts)) and (record := parameter.get_help_record(context))
+        if "--help" not in parameter.opts
+        and (common or not _COMMON & set(parameter.opts))
+        and (record := parameter.get_help_record(context))
         for name, text in [record]
         if isinstance(parameter, click.Option)
     ]
+    rows += [("-h, --help", "Explain a command and exit.")] if common else []
     return "".join(f"- `{name}`: {' '.join(text.split())}\n" for name, text in rows)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,33 @@ def test_checker_finds_faults() -> None:
     assert schema.problems(kind, {"b": []}) == ["$: a is missing"]
 
 
-@pytest.fixture
-def history(project: Shell, safetensors_bytes: Callable[[int], bytes]) -> Shell:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, safetensors_bytes: Callable[[int], bytes]) -> Iterator[Path]:
     """A repository with two commits, a tag, a branch, a remote, and all kinds of entries and changes."""
-    project.write("train.log", "loss 0.1\n")
-    project.write("run.sh", "#!/bin/sh\n").chmod(0o755)
-    (project.folder / "link").symlink_to("weights")
-    project("add", "run.sh", "link")
-    project.commit("first", "--meta", "epoch=0", "--tag", "v1", **{"weights/model__safetensors": safetensors_bytes(0)})
-    project.commit("second", "--log-file", "train.log", **{"weights/model__safetensors": safetensors_bytes(1)})
-    project.write("run.sh", "changed")
-    project.write("new.bin", b"\0")
-    project.write("staged", "x")
-    project("add", "staged")
-    project("remote", "add", "origin", project.folder.parent / "srv")
-    return project
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        project = Shell(folder, patch)
+        project("init")
+        project.write("train.log", "loss 0.1\n")
+        project.write("run.sh", "#!/bin/sh\n").chmod(0o755)
+        (folder / "link").symlink_to("weights")
+        project("add", "run.sh", "link")
+        weights = "weights/model__safetensors"
+        project.commit("first", "--meta", "epoch=0", "--tag", "v1", **{weights: safetensors_bytes(0)})
+        project.commit("second", "--log-file", "train.log", **{weights: safetensors_bytes(1)})
+        project.write("run.sh", "changed")
+        project.write("new.bin", b"\0")
+        project.write("staged", "x")
+        project("add", "staged")
+        yield folder
+
+
+@pytest.fixture
+def history(template: Path, shell: Shell) -> Shell:
+    """A shell in a copy of the template."""
+    shutil.copytree(template, shell.folder, symlinks=True, dirs_exist_ok=True)
+    shell("remote", "add", "origin", shell.folder.parent / "srv")
+    return shell
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,35 +14,32 @@ from shardfs_cli import output
 from shardfs_cli.output import Output
 
 
-@pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
-    """Standard output as a file of an encoding that cannot say much."""
+def printed(monkeypatch: pytest.MonkeyPatch, print_it: Callable[[], None]) -> bytes:
+    """What comes out where the locale says that standard output is ASCII."""
     buffer = io.BytesIO()
     stream = io.TextIOWrapper(buffer, encoding="ascii", write_through=True)
-    monkeypatch.setattr(sys, "stdout", stream)
-    yield buffer
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        print_it()
     stream.detach()
+    return buffer.getvalue()
 
 
-def test_text_is_utf8_whatever_the_locale(printed: io.BytesIO) -> None:
-    Output().line("modèle → 模型")
-    assert printed.getvalue() == "modèle → 模型\n".encode()
+def test_text_is_utf8_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, lambda: Output().line("modèle → 模型")) == "modèle → 模型\n".encode()
 
 
-def test_names_that_are_not_utf8_come_out_as_their_bytes(printed: io.BytesIO) -> None:
-    Output().line(os.fsdecode(b"caf\xe9.pt"))
-    assert printed.getvalue() == b"caf\xe9.pt\n"
+def test_names_that_are_not_utf8_come_out_as_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, lambda: Output().line(os.fsdecode(b"caf\xe9.pt"))) == b"caf\xe9.pt\n"
 
 
-def test_lone_surrogates_do_not_stop_the_output(printed: io.BytesIO) -> None:
-    Output().line("a\ud800b")
-    assert printed.getvalue() == b"a\\ud800b\n"
+def test_lone_surrogates_do_not_stop_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed(monkeypatch, lambda: Output().line("a\ud800b")) == b"a\\ud800b\n"
 
 
-def test_json_gives_back_names_that_are_not_utf8(printed: io.BytesIO) -> None:
-    Output().document({"path": os.fsdecode(b"\xff\xfe")})
-    assert os.fsencode(json.loads(printed.getvalue())["path"]) == b"\xff\xfe"
+def test_json_gives_back_names_that_are_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(monkeypatch, lambda: Output().document({"path": os.fsdecode(b"\xff\xfe")}))
+    assert os.fsencode(json.loads(text)["path"]) == b"\xff\xfe"
 
 
 def test_control_characters_cannot_steer_the_terminal() -> None:
@@ -95,9 +92,8 @@ def test_colors_only_on_a_terminal_without_no_color(monkeypatch: pytest.MonkeyPa
     assert out.style("x", "red") == "x"
 
 
-def test_quiet_leaves_out_notes_but_not_results(printed: io.BytesIO) -> None:
+def test_quiet_leaves_out_notes_but_not_results(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Output()
     out.quiet = True
-    out.note("a note")
-    out.line("a result")
-    assert printed.getvalue() == b"a result\n"
+    assert printed(monkeypatch, lambda: out.note("a note")) == b""
+    assert printed(monkeypatch, lambda: out.line("a result")) == b"a result\n"
