@@ -378,7 +378,7 @@ def test_workers_leave_no_descriptors_open(store: Store, tmp_path: Path) -> None
     def opened_now(seed: int) -> int:
         (tmp_path / "file").write_bytes(noise(3 * MIB, seed))
         put(store, tmp_path / "file")
-        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+        return len(os.listdir("/proc/self/fd"))
 
     first = [opened_now(seed) for seed in range(3)]
     assert max(opened_now(seed) for seed in range(3, 12)) <= max(first)
