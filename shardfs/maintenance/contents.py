@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from shardfs.errors import IntegrityError, NotFoundError, RemoteError
+from shardfs.errors import FormatError, IntegrityError, NotFoundError, RemoteError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import ChunkId, CommitId, Kind, TreeId
 from shardfs.formats.manifest import ChunkRef
@@ -19,7 +19,7 @@ from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
 
-_BAD = (NotFoundError, IntegrityError)
+_BAD = (NotFoundError, IntegrityError, FormatError)
 
 
 @dataclass

@@ -164,10 +164,14 @@ def _refs(store: Store) -> Iterator[Finding]:
         damaged += 1
         yield Finding("warning", f"{name} is missing, its log says that it exists", _FIX)
     try:
-        store.refs.head()
+        head = store.refs.head()
     except RefCorruptedError as error:
         damaged += 1
         yield Finding("error", str(error), _FIX)
+    else:
+        others = store.refs.names(ref_format.BRANCHES)
+        if head.branch is not None and others and head.branch not in others:
+            yield Finding("note", f"HEAD names {head.branch}, which has no commits", "shardfs switch to another branch")
     if not damaged:
         yield Finding("ok", f"{len(store.refs.names())} refs and HEAD are sound")
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shardfs.errors import AlreadyExistsError, IntegrityError, NotFoundError, ObjectNotFoundError, RefCorruptedError
+from shardfs.errors import (
+    AlreadyExistsError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    ObjectNotFoundError,
+    RefCorruptedError,
+)
 from shardfs.formats import ref as ref_format
 from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
@@ -98,12 +105,12 @@ def _holes(store: Store, tips: set[CommitId]) -> dict[CommitId, str]:
     known = plan.readable(objects, refs)
     try:
         _check(store, objects, tips, known)
-    except (NotFoundError, IntegrityError):
+    except (NotFoundError, IntegrityError, FormatError):
         found: dict[CommitId, str] = {}
         for tip in tips:
             try:
                 _check(store, objects, [tip], known)
-            except (NotFoundError, IntegrityError) as error:
+            except (NotFoundError, IntegrityError, FormatError) as error:
                 found[tip] = str(error)
         return found
     return {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shardfs.errors import IntegrityError, NotFoundError, ObjectCorruptedError
+from shardfs.errors import FormatError, IntegrityError, NotFoundError, ObjectCorruptedError
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history.objects import Objects
@@ -81,7 +81,7 @@ def readable(objects: Objects, commits: Iterable[CommitId]) -> list[CommitId]:
     """Those of some commits that can be read: one damaged ref must not stop work on the others."""
     found = []
     for id_ in commits:
-        with suppress(NotFoundError, IntegrityError):
+        with suppress(NotFoundError, IntegrityError, FormatError):
             objects.commit(id_)
             found.append(id_)
     return found
