@@ -380,8 +380,9 @@ def test_workers_leave_no_descriptors_open(store: Store, tmp_path: Path) -> None
         put(store, tmp_path / "file")
         return len(os.listdir("/proc/self/fd"))
 
+    # SQLite puts off closing some while another connection holds a lock, hence the room: a leak would be 2 a file.
     first = [opened_now(seed) for seed in range(3)]
-    assert max(opened_now(seed) for seed in range(3, 12)) <= max(first)
+    assert max(opened_now(seed) for seed in range(3, 13)) <= max(first) + 6
 
 
 MEASURE = """
