@@ -108,7 +108,7 @@ class DirectoryRemote:
             store = self._opened(create=True)
             if pack_id in store.index.packs() and self._layout.pack(pack_id).exists():
                 return
-            with atomic.os_errors(f"cannot copy pack {pack_id.hex()[:12]} to {self.url}"):
+            with atomic.writing(f"cannot copy pack {pack_id.hex()[:12]} to {self.url}"):
                 temp = atomic.temp_name(self._layout.tmp)
                 try:
                     _copy(path, temp)

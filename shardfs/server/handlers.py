@@ -85,14 +85,15 @@ class Handlers:
 
     async def get_listing(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """The listing of refs or packs."""
-        layout = await self.run(self._repositories.layout, target.repository)
+        layout = self._repositories.layout(target.repository)
         path = layout.info_refs if target.listing == "refs" else layout.info_packs
         headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
         return web.FileResponse(path, headers=headers)
 
     async def get_pack(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """A pack or a range of it, by sendfile."""
-        path = await self.run(self._pack_path, target)
+        # Looking at two inodes here takes less time than handing that to a thread: half of a small range's latency.
+        path = self._pack_path(target)
         headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
         return web.FileResponse(path, chunk_size=1 << 20, headers=headers)
 

@@ -57,23 +57,36 @@ async def read_to_file(request: web.Request, path: Path, limit: int, run: Callab
     """
     check_length(request, limit)
     await run(_check_space, path.parent, request.content_length or 0)
-    with atomic.os_errors("cannot receive a pack"):
+    with atomic.writing("cannot receive a pack"):
         file = path.open("xb", buffering=0)
     try:
-        size = 0
-        block = bytearray()
+        await _copy(request, file.fileno(), limit, run)
+        await run(_sync, file.fileno())
+    finally:
+        file.close()
+
+
+async def _copy(request: web.Request, fd: int, limit: int, run: Callable[..., asyncio.Future[None]]) -> None:
+    """Write the body as it comes; one block is on its way to the disk while the next one is read."""
+    size = 0
+    block = bytearray()
+    writing: asyncio.Future[None] | None = None
+    try:
         while piece := await _next_piece(request):
             block += piece
             size += len(piece)
             if size > limit:
                 raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=size)
             if len(block) >= _BLOCK_SIZE:
-                await run(_write, file.fileno(), block)
-                block = bytearray()
-        await run(_write, file.fileno(), block)
-        await run(_sync, file.fileno())
+                if writing is not None:
+                    await writing
+                writing, block = run(_write, fd, block), bytearray()
     finally:
-        file.close()
+        if writing is not None:
+            await asyncio.wait([writing])
+    if writing is not None:
+        await writing
+    await run(_write, fd, block)
 
 
 async def _next_piece(request: web.Request) -> bytes:
@@ -92,12 +105,12 @@ def _check_space(folder: Path, size: int) -> None:
 
 
 def _write(fd: int, block: bytearray) -> None:
-    with atomic.os_errors("cannot receive a pack"), memoryview(block) as view:
+    with atomic.writing("cannot receive a pack"), memoryview(block) as view:
         done = 0
         while done < len(view):
             done += os.write(fd, view[done:])
 
 
 def _sync(fd: int) -> None:
-    with atomic.os_errors("cannot receive a pack"):
+    with atomic.writing("cannot receive a pack"):
         os.fsync(fd)

@@ -7,6 +7,7 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
+import zstandard
 
 from shardfs.formats import pack as pack_format
 from shardfs.formats.ids import CommitId, Kind, chunk_id, content_id
@@ -169,6 +170,13 @@ def make_pack(entries: list[tuple[Kind, bytes, int, bytes, int, bytes | None]]) 
     return chunk_id(data).hex(), bytes(data)
 
 
+def _bomb() -> bytes:
+    """A zstd frame of 100 KiB that declares, and holds, 1 GiB."""
+    compressor = zstandard.ZstdCompressor().compressobj(size=1 << 30)
+    return b"".join([*(compressor.compress(bytes(1 << 20)) for _ in range(1 << 10)), compressor.flush()])
+
+
+BOMB = _bomb()
 HOSTILE_TREE = b'{"entries":[{"kind":"link","name":"../x","target":"/etc"}],"type":"tree","version":1}'
 
 
@@ -179,6 +187,8 @@ HOSTILE_TREE = b'{"entries":[{"kind":"link","name":"../x","target":"/etc"}],"typ
         (Kind.CHUNK, chunk_id(b"hello"), 77, b"hello", 5, None),  # unknown codec
         (Kind.CHUNK, chunk_id(b"hello"), 0, b"hell", 5, None),  # wrong size
         (Kind.CHUNK, chunk_id(b"hello"), 1, b"hello", 5, None),  # not zstd
+        (Kind.CHUNK, chunk_id(b"hello"), 1, BOMB, 16 << 20, None),  # declares 1 GiB
+        (Kind.CHUNK, chunk_id(b"hello"), 1, BOMB, 1 << 30, None),
         (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, chunk_id(b"hello")),  # its own base
         (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, b"\3" * 32),  # base that nobody has
         (Kind.TREE, content_id(Kind.TREE, HOSTILE_TREE), 0, HOSTILE_TREE, len(HOSTILE_TREE), None),
