@@ -159,7 +159,8 @@ def rows(area: Area) -> int:
 
 
 def files(area: Area) -> list[str]:
-    """Names of private files on disk."""
+    """Names of private files on disk, once all is synced."""
+    area.sync()
     return sorted(path.name for path in (area.directory / "files").iterdir())
 
 

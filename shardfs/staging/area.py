@@ -23,6 +23,7 @@ from shardfs.staging import rebase as rebasing
 from shardfs.staging.attributes import Attributes
 from shardfs.staging.changes import Change, Overlay, changes
 from shardfs.staging.database import Database, insert, row_at, rows_where, set_fact
+from shardfs.staging.durability import Durability
 from shardfs.staging.generations import Generations
 from shardfs.staging.handles import AreaFile, OpenFiles
 from shardfs.staging.locks import ClosingLock, SessionLock, SnapshotLock
@@ -59,7 +60,10 @@ class Area:
         self._view = View(trees)
         self._names = Namespace(self._view, self._files)
         self._attributes = Attributes(self._database, self._view)
-        self._opened = OpenFiles(Surroundings(self._database, self._view, self._files, self._closing, open_content))
+        self._durability = Durability(self._database, self._files)
+        self._opened = OpenFiles(
+            Surroundings(self._database, self._view, self._files, self._durability, self._closing, open_content)
+        )
 
     @classmethod
     def open(
@@ -102,6 +106,8 @@ class Area:
         """End the session, if any, and close the database. Release open files before."""
         try:
             self._opened.close()
+            if self._files.outdated():
+                self._durability.sync()
             if self._session.held:
                 recover(self._database, self._files)
         finally:
@@ -253,8 +259,7 @@ class Area:
     def sync(self, ino: int = ROOT) -> None:
         """Make all metadata operations so far durable (fsync of the directory `ino`)."""
         del ino  # one log holds the operations on all directories
-        with self._database.write(durable=True) as db:
-            set_fact(db, "synced", 1)
+        self._durability.sync()
 
     # Extended attributes: kept in the area, never committed
 
@@ -344,7 +349,7 @@ class Area:
         removed = Removed()
         alone = not self._session.held and self._session.try_acquire("commit")
         try:
-            with self._database.write() as db:
+            with self._durability.write() as db:
                 rebasing.mark_committed(db, self._view, snapshot, removed)
                 set_fact(db, SWEEP, 1)
                 if alone:
@@ -408,7 +413,7 @@ class Area:
         if removed.inos:
             self._opened.removed(removed.inos)
         if removed.files:
-            self._files.discard(removed.files)
+            self._durability.outdate(removed.files)
 
     def _close_snapshot(self, fd: int) -> None:
         os.close(fd)

@@ -18,6 +18,8 @@ from shardfs.staging.nodes import Content
 _FICLONE: Final = 0x40049409  # linux/fs.h: share the extents of another file
 _PIECE: Final = 8 << 20  # bytes copied at a time: two chunks of the largest size
 _ZEROS: Final = bytes(_PIECE)
+_MAX_OUTDATED: Final = 256  # files that wait for a sync to be deleted; one sync costs some milliseconds
+_MAX_OUTDATED_BYTES: Final = 256 << 20
 _DISCARDS: Final = 500  # deletions at a time: a snapshot waits for them, some 10 ms
 _NO_COPY: Final = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM})
 
@@ -31,6 +33,7 @@ class Generations:
         self._directory = directory
         self._snapshots = snapshots
         self._guard = threading.Lock()
+        self._outdated: dict[FileKey, int] = {}  # sizes in bytes
         self._doomed: set[FileKey] = set()
         directory.mkdir(exist_ok=True)
 
@@ -69,10 +72,28 @@ class Generations:
         finally:
             os.close(fd)
 
-    def discard(self, keys: Iterable[FileKey] = ()) -> bool:
-        """Delete generations that no row names; put off while a snapshot is alive. Whether none is left over."""
+    def outdate(self, keys: Iterable[FileKey]) -> bool:
+        """Rows no longer name these, but that is not on disk yet; whether there is so much that it should be."""
         with self._guard:
-            self._doomed.update(keys)
+            for key in keys:
+                if key not in self._outdated:
+                    self._outdated[key] = self.size(key) or 0
+            return len(self._outdated) > _MAX_OUTDATED or sum(self._outdated.values()) > _MAX_OUTDATED_BYTES
+
+    def outdated(self) -> list[FileKey]:
+        """What `outdate` was told and `discard` was not."""
+        with self._guard:
+            return list(self._outdated)
+
+    def discard(self, keys: Iterable[FileKey] = ()) -> bool:
+        """Delete generations that no row names, not even after a power cut.
+
+        Put off, to the next call, while a snapshot is alive. Whether none is left over.
+        """
+        with self._guard:
+            for key in keys:
+                self._outdated.pop(key, None)
+                self._doomed.add(key)
             while self._doomed:
                 fd = self._snapshots.try_exclude()
                 if fd is None:

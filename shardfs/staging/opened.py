@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from shardfs.errors import AreaError
 from shardfs.formats.tree import FileEntry
 from shardfs.staging.database import Database, row_at, update
+from shardfs.staging.durability import Durability
 from shardfs.staging.generations import FileKey, Generations, copy_content, copy_file, write_all
 from shardfs.staging.locks import ClosingLock
 from shardfs.staging.namespace import stored
@@ -36,6 +37,7 @@ class Surroundings:
     database: Database
     view: View
     files: Generations
+    durability: Durability
     closing: ClosingLock
     open_content: OpenContent
 
@@ -135,20 +137,19 @@ class OpenNode:
             if durable and self.fd is not None:
                 with disk(self.row.name):
                     os.fsync(self.fd)
-                    self.around.files.sync()
             if self.wgen is None or self.gone:
                 if durable:
-                    with self.around.database.write(durable=True) as db:
-                        db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES ('synced', 1)")
+                    self.around.durability.sync()
                 return
-            with self.around.database.write(durable=durable) as db:
+            around = self.around
+            with around.durability.write() if durable else around.database.write() as db:
                 row = row_at(db, self.row.ino)
                 if row is None or row.wgen != self.wgen:
                     self.gone = True
                 else:
                     self.row = self._switch_row(db, row)
             if not self.gone and row is not None:
-                self._after_seal(row)
+                self._after_seal(row, durable=durable)
 
     def close(self) -> None:
         """Let go of the descriptor, and of the file when nothing names it."""
@@ -156,8 +157,8 @@ class OpenNode:
             if self.fd is not None:
                 os.close(self.fd)
                 self.fd = None
-            if self.gone and self.wgen is not None:
-                self.around.files.discard([(self.row.ino, self.wgen)])
+            if self.gone and (key := self._key()) is not None and key != self.stable:
+                self.around.files.discard([key])
 
     def _begin(self, offset: int, keep: int) -> None:
         """Make sure that bytes from `offset` on may change, in a generation that holds the first `keep` bytes."""
@@ -287,12 +288,14 @@ class OpenNode:
             self.around.view.settle(db, new, self.around.view.node(db, row.parent))
         return new
 
-    def _after_seal(self, old: Row) -> None:
+    def _after_seal(self, old: Row, *, durable: bool) -> None:
         written, self.wgen = self._key(), None
         self.stable = written if self.size else None
         self.stable_size = self.size
-        superfluous = {written, (old.ino, old.gen) if old.gen is not None else None} - {self.stable, None}
-        self.around.files.discard([key for key in superfluous if key is not None])
+        if old.gen is not None and (old.ino, old.gen) != self.stable:
+            (self.around.files.discard if durable else self.around.durability.outdate)([(old.ino, old.gen)])
+        if written is not None and written != self.stable and written[1] != old.gen:
+            self.around.files.discard([written])
 
     def _source(self) -> Content | None:
         content, entry = self._content, self._entry

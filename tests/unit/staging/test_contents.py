@@ -16,7 +16,7 @@ from shardfs.staging import generations, opened
 from shardfs.staging.area import Area
 from shardfs.staging.handles import AreaFile
 from shardfs.staging.nodes import ROOT
-from tests.staged import Flat, MemoryStore, files, read, rows, shown, write
+from tests.staged import Flat, MemoryStore, Plain, files, read, rows, shown, write
 
 BASE: Flat = {(b"a",): b"0123456789", (b"d", b"b"): b"beta"}
 
@@ -422,3 +422,44 @@ def test_many_threads_on_many_names(area: Area, store: MemoryStore) -> None:
     expected = {(b"t%d" % t, b"%d" % i): b"%d" % (30 + i) for t in range(6) for i in range(1, 10)}
     assert shown(area) == BASE | expected
     assert store.commit(area) == BASE | expected
+
+
+WHOLE = 40_000
+
+
+def rewrite(area: Area, name: bytes, size: int, stop: threading.Event) -> None:
+    """Fill a file with one byte, another one each time, starting from its first `size` bytes."""
+    value = 0
+    while not stop.is_set():
+        value = value % 250 + 1
+        file = area.create(ROOT, name, 0o644, os.O_RDWR)
+        file.truncate(size)
+        for offset in range(0, WHOLE, 8000):
+            file.write(offset, bytes([value]) * 8000)
+        if value % 5 == 0:
+            file.fsync()
+        file.flush()
+        file.release()
+
+
+def test_commits_from_another_process_while_files_are_rewritten_take_whole_contents(
+    area: Area, store: MemoryStore, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    threads = [threading.Thread(target=rewrite, args=(area, b"%d" % size, size, stop)) for size in (0, WHOLE)]
+    for thread in threads:
+        thread.start()
+    seen: set[Plain] = set()
+    with store.area(tmp_path / "area", session=False) as other:
+        try:
+            for _ in range(30):
+                seen |= {value for path, value in store.commit(other).items() if path not in BASE}
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert store.commit(other) == shown(area)
+    assert all(isinstance(data, bytes) and data == data[:1] * WHOLE for data in seen), "torn"
+    assert len(seen) > 4
+    assert list(area.changes()) == []
+    assert files(area) == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from shardfs.staging import recovery
+from shardfs.staging import generations, recovery
 from shardfs.staging.area import Area
 from shardfs.staging.nodes import ROOT
 from tests.staged import Flat, MemoryStore, crash, files, rows, shown, write
@@ -132,6 +133,42 @@ def test_a_power_cut_that_took_bytes_is_reported(area: Area, store: MemoryStore)
         assert sorted(again.recovery.cut) == [(b"lost",), (b"short",)]
         assert shown(again) == BASE | {(b"short",): b"0123", (b"lost",): b""}
         assert store.commit(again) == shown(again)
+
+
+@pytest.mark.parametrize("way", ["rename", "rewrite", "unlink"])
+def test_a_power_cut_leaves_what_was_synced_when_nothing_was_synced_since(
+    area: Area, store: MemoryStore, tmp_path: Path, way: str
+) -> None:
+    """The disk may have the deletion of a file before it has the log that made the file superfluous."""
+    for name in (b"model", b"tmp"):
+        write(area, name, name)
+        file = area.open_file(area.lookup(ROOT, name).ino, os.O_RDWR)
+        file.fsync()
+        file.release()
+    synced = shown(area)
+    for path in area.directory.glob("area.sqlite*"):
+        shutil.copy(path, tmp_path)
+    if way == "rename":
+        area.rename(ROOT, b"tmp", ROOT, b"model")
+    elif way == "rewrite":
+        write(area, b"model", b"rewritten")
+    else:
+        area.unlink(ROOT, b"model")
+    crash(area)
+    for path in tmp_path.glob("area.sqlite*"):
+        shutil.copy(path, area.directory)
+    with store.area(area.directory, session=False) as again:
+        assert shown(again) == synced
+        assert again.recovery.cut == []
+
+
+def test_superfluous_files_do_not_pile_up(area: Area, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "_MAX_OUTDATED_BYTES", 50)
+    for number in range(20):
+        write(area, b"model", b"%010d" % number)
+        assert len(list((area.directory / "files").iterdir())) <= 7
+    area.close()
+    assert len(list((area.directory / "files").iterdir())) == 1
 
 
 def test_a_live_session_is_left_alone(area: Area, store: MemoryStore) -> None:

@@ -1,0 +1,43 @@
+"""What survives a power cut, and when an old generation may be deleted.
+
+A file system may bring an unlink to disk before the log record that replaced what was unlinked. So a generation
+that was stable is deleted only after the transaction that outdated it is on disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from shardfs.errors import AreaError
+from shardfs.staging.database import Database, set_fact
+from shardfs.staging.generations import FileKey, Generations
+
+
+class Durability:
+    """Durable transactions of an area."""
+
+    def __init__(self, database: Database, files: Generations) -> None:
+        self._database = database
+        self._files = files
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction that survives a power cut, and with it all before it."""
+        outdated = self._files.outdated()
+        self._files.sync()
+        with self._database.write(durable=True) as db:
+            yield db
+        self._files.discard(outdated)
+
+    def sync(self) -> None:
+        """Bring every transaction so far to disk."""
+        with self.write() as db:
+            set_fact(db, "synced", 1)  # a transaction without a change would not reach the log
+
+    def outdate(self, keys: Iterable[FileKey]) -> None:
+        """Rows no longer name these generations: delete them when that is on disk, now if they are many or large."""
+        if self._files.outdate(keys):
+            with suppress(AreaError):  # the operation itself has succeeded; the next sync tries again
+                self.sync()
