@@ -79,7 +79,7 @@ def open_remote(url: str) -> Repository:
         store = Store.create(path)
         config.set_remote(store.layout.config, "origin", url)
         store.close()
-    repo = Repository(path, read_only=True, url=url)
+    repo = Repository(path, url=url)
     try:
         repo.refresh()
     except BaseException:

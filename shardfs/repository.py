@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,20 +52,24 @@ class Repository:
     Attributes:
         store_path: the store directory.
         root: the work tree, None for a bare repository or a view of a remote.
-        read_only: whether every change is refused (a view of a remote).
+        read_only: whether every change is refused: a view of a remote, or a store that this user cannot write.
         settings: settings in force.
         store, objects, reader: the parts, for tools that need more than the facade.
     """
 
-    def __init__(self, store_path: Path, *, read_only: bool = False, url: str | None = None) -> None:
-        """Open the store at `store_path`.
+    def __init__(self, store_path: Path, *, url: str | None = None) -> None:
+        """Open a store.
+
+        Args:
+            store_path: the store directory.
+            url: the remote that the store is a view of, if it is one.
 
         Raises:
             RepositoryNotFoundError, UnsupportedVersionError, MalformedError: no store that this program reads.
         """
         self.store_path = store_path
-        self.root = None if read_only else discovery.work_tree(store_path)
-        self.read_only = read_only
+        self.root = discovery.work_tree(store_path) if url is None else None
+        self.read_only = url is not None or not os.access(store_path, os.W_OK)
         self.url = url
         self.settings: Settings = config.load(store_path / "config.toml")
         self.store = Store(store_path, self.settings.lock_wait_s)
@@ -533,7 +538,7 @@ class Repository:
 
     def _writable(self) -> Store:
         if self.read_only:
-            msg = f"{self.url or self.store_path} is a read-only view; clone it to make changes"
+            msg = f"{self.url or self.store_path} is read-only; clone it to make changes"
             raise ReadOnlyError(msg)
         return self.store
 

@@ -41,9 +41,12 @@ class Status:
 
 
 def status(repo: Workspace) -> Status:
-    """See `Repository.status`. Files that did not change since they were read last are not read."""
+    """See `Repository.status`. Files that did not change since they were read last are not read.
+
+    A repository that cannot be written to, or whose HEAD is detached, has no staging to compare with.
+    """
     result = Status(repo.current_branch(), repo.head_commit())
-    if result.branch is None:
+    if result.branch is None or repo.read_only:
         return result
     area = repo.area()
     result.staged = list(area.changes())

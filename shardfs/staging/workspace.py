@@ -25,6 +25,11 @@ class Workspace(Protocol):
         ...
 
     @property
+    def read_only(self) -> bool:
+        """Whether every change is refused."""
+        ...
+
+    @property
     def store(self) -> Store:
         """The store."""
         ...
