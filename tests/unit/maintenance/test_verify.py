@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.formats.ids import CommitId, Kind, chunk_id
+from shardfs.formats.commit import Commit
+from shardfs.formats.ids import CommitId, Kind, TreeId, chunk_id
 from shardfs.maintenance.verify import verify
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
@@ -123,6 +124,19 @@ def test_remote_chunks_are_counted(store: Store, tip: CommitId, tmp_path: Path) 
     report = verify(lazy, objects_of(lazy), Reader(lazy, remote=lambda _: source), remote=True)
     assert {p.file for p in report.problems} == {"dir/model.bin", "new", "small", "attachments:log.txt"}
     lazy.close()
+
+
+def test_an_object_of_a_newer_version_is_a_problem_among_others(store: Store, tip: CommitId) -> None:
+    newer = b'{"type":"tree","version":2}'
+    with store.batch() as batch:
+        tree = TreeId(batch.put(Kind.TREE, newer))
+        value = Commit(tree, (tip,), "a", 0, "")
+        batch.put(Kind.COMMIT, value.to_bytes())
+    store.refs.move("refs/heads/main", tip, value.id)
+    report = check(store)
+    [problem] = report.problems
+    assert (problem.kind, problem.object, problem.commit) == ("tree", tree.hex(), value.id.hex())
+    assert report.commits == 3
 
 
 def test_given_commits(store: Store, tip: CommitId) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -291,6 +293,18 @@ def test_threads_on_neighbours_share_one_request(lazy: Store, full: Store, cache
         thread.join()
     assert [results[i] for i in range(6)] == CHUNKS[:6]
     assert len(source.requests) == 1
+
+
+def test_a_forked_child_takes_no_lock_of_its_parent(full: Store) -> None:
+    reader = Reader(full)
+    reader._guard.acquire()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if _read(reader, 0) == CHUNKS[0] else 1)
+    reader._guard.release()
+    assert os.waitpid(child, 0)[1] == 0
+    assert _read(reader, 0) == CHUNKS[0]
 
 
 class _Xor:
