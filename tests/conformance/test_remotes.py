@@ -1,4 +1,6 @@
-"""What every remote must do; each kind of place runs the same tests. The HTTP one is a real server process."""
+"""What every remote must do; each kind of place runs the same tests. The HTTP ones are real
+server processes, one of them behind nginx as the manual says.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ from shardfs.remotes.base import Remote, read_pack_tail
 from shardfs.remotes.registry import open_remote
 from shardfs.store.store import Store
 from tests.serving import MAIN, add_commit, make_store, serving
+from tests.webserver import NGINX, free_port, manual, nginx, replaced
 
 
 @dataclass
@@ -33,14 +36,29 @@ class Place:
     url: str
 
 
-@pytest.fixture(scope="module", params=["directory", "http"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "directory",
+        "http",
+        pytest.param("proxy", marks=pytest.mark.skipif(NGINX is None, reason="nginx is not installed")),
+    ],
+)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("place")
     if request.param == "directory":
         yield Place(root, root.as_uri())
-    else:
-        with serving(root) as server:
+        return
+    with serving(root) as server:
+        if request.param == "http":
             yield Place(root, server.url)
+            return
+        folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+        location = replaced(manual("nginx-proxy"), {"http://127.0.0.1:8750": server.url})
+        outside = f"server {{\n    listen 127.0.0.1:{port};\n{location}}}\n"
+        configuration = f"pid {folder}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n{outside}}}\n"
+        with nginx(folder, configuration, port):
+            yield Place(root, f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import socket
-import subprocess
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,66 +13,28 @@ from shardfs.remotes.base import Remote, read_pack_tail
 from shardfs.remotes.registry import open_remote
 from shardfs.store.store import Store
 from tests.serving import MAIN, make_store
-
-MANUAL = Path(__file__).parents[2] / "docs/how-to/serve.md"
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+from tests.webserver import NGINX, free_port, manual, nginx, replaced
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
-def configuration(folder: Path, port: int) -> str:
-    """The manual's configuration, moved to a folder and port of its own."""
-    found = re.search(r"<!-- tested: nginx-static -->\n```nginx\n(.*?)```", MANUAL.read_text(), re.DOTALL)
-    assert found is not None
-    text = found[1]
-    for old, new in (
-        ("/srv/www/models", str(folder / "www")),
-        ("/run/nginx-models.pid", str(folder / "nginx.pid")),
-        ("127.0.0.1:8080", f"127.0.0.1:{port}"),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    temporary = "".join(
-        f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    # Started by root, nginx would read as another user, who cannot enter the folders of tests.
-    user = "user root;\n" if os.geteuid() == 0 else ""
-    return user + "daemon off;\n" + text.replace("http {\n", "http {\n" + temporary, 1)
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store, list[CommitId]]]:
-    assert NGINX is not None
     folder = tmp_path_factory.mktemp("nginx")
     store, commits = make_store(folder / "project")
     target = folder / "www" / "group" / "demo"
     target.mkdir(parents=True)
     for name in ("packs", "info"):
         shutil.copytree(store.layout.root / name, target / name)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    (folder / "nginx.conf").write_text(configuration(folder, port))
-    command = [NGINX, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            _wait_for(port, process)
-            yield f"http://127.0.0.1:{port}/group/demo", store, commits
-        finally:
-            process.terminate()
-            process.wait(20)
-            store.close()
-
-
-def _wait_for(port: int, process: subprocess.Popen[str]) -> None:
-    for _ in range(400):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            threading.Event().wait(0.02)
-        else:
-            return
-    raise AssertionError("nginx did not start")
+    port = free_port()
+    changes = {
+        "/srv/www/models": str(folder / "www"),
+        "/run/nginx-models.pid": str(folder / "nginx.pid"),
+        "127.0.0.1:8080": f"127.0.0.1:{port}",
+    }
+    with nginx(folder, replaced(manual("nginx-static"), changes), port):
+        yield f"http://127.0.0.1:{port}/group/demo", store, commits
+    store.close()
 
 
 @pytest.fixture
