@@ -18,7 +18,7 @@ demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/tutorial/demo.sh
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rs $(PYTEST_FLAGS)
 
 check: setup
 	$(BIN)/ruff check .
