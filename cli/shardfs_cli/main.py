@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -21,6 +22,10 @@ from shardfs_cli.context import Context
 from shardfs_cli.exit_status import ExitStatus, status_of
 from shardfs_cli.output import Output
 
+# What click raises for a group without a command; older versions print the help themselves.
+_NO_ARGUMENTS: Final[tuple[type[click.UsageError], ...]] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
 COMPLETE_VARIABLE: Final = "_SHARDFS_COMPLETE"
 
 
@@ -59,10 +64,11 @@ class Shardfs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by section."""
-        for title, names in SECTIONS.items():
-            rows = [(n, c.get_short_help_str(90)) for n in names if (c := self.get_command(ctx, n)) is not None]
+        del ctx
+        widest = max(len(name) for names in SECTIONS.values() for name in names)
+        for title, summaries in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in summaries.items()])
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -120,6 +126,9 @@ cli.params.extend(common_options())
 
 def main() -> NoReturn:
     """The program `shardfs`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the life of the process
     # A terminated command ends like an interrupted one: through its `finally` clauses.
     signal.signal(signal.SIGTERM, _terminate)
     cli.main()
@@ -166,6 +175,9 @@ def _report(context: Context, error: BaseException) -> int:
 
         traceback.print_exception(error, file=sys.stderr)
     status = status_of(error)
+    if isinstance(error, _NO_ARGUMENTS):
+        context.output.help(error.format_message())
+        return status
     message = output.name(_message(error))
     if context.output.json:
         kind = type(error).__name__
@@ -179,7 +191,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, click.ClickException):
-        return error.format_message()
+        hint = f" (see `{error.ctx.command_path} --help`)" if isinstance(error, click.UsageError) and error.ctx else ""
+        return error.format_message().rstrip(".") + hint
     if isinstance(error, shardfs.errors.ShardfsError):
         return str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:

@@ -55,6 +55,10 @@ class Output:
         """Print a line to standard error."""
         _write(sys.stderr, f"shardfs: {text}\n")
 
+    def help(self, text: str) -> None:
+        """Print a help text that answers a mistake, to standard error."""
+        _write(sys.stderr, text + "\n")
+
     def style(self, text: str, color: str) -> str:
         """`text` in a color when standard output is a terminal and NO_COLOR is not set."""
         if self.json or os.environ.get("NO_COLOR") or not _is_terminal(sys.stdout):

@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md from the commands themselves, and the tables of docs/reference/errors.md.
+"""Write docs/reference/cli.md from the commands themselves, and the tables and lists of errors.md and python.md.
 
     python -m tests.cli.reference
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+import shardfs
 from shardfs import errors
+from shardfs.repository import Repository
 from shardfs_cli.command import Command, CommandGroup
 from shardfs_cli.commands import SECTIONS
 from shardfs_cli.exit_status import MEANINGS, status_of_class
@@ -23,6 +25,7 @@ from shardfs_cli.main import cli
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 CLI_PAGE = REFERENCE / "cli.md"
 ERRORS_PAGE = REFERENCE / "errors.md"
+PYTHON_PAGE = REFERENCE / "python.md"
 _MARK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 _COMMON = {"--json", "--quiet", "--verbose", "--debug", "--help"}
 
@@ -80,8 +83,14 @@ def errors_page() -> str:
         f"| `{class_.__name__}` | {int(status_of_class(class_))} | {_first_line(class_)} |\n"
         for class_ in error_classes()
     )
-    tables = {"statuses": statuses, "classes": classes}
-    return _MARK.sub(lambda found: found[1] + tables[found[2]] + found[3], ERRORS_PAGE.read_text())
+    return _filled(ERRORS_PAGE, {"statuses": statuses, "classes": classes})
+
+
+def python_page() -> str:
+    """The text of python.md with its lists written again."""
+    functions = {name: getattr(shardfs, name) for name in shardfs.__all__ if not name.startswith("_")}
+    methods = {name: value for name, value in vars(Repository).items() if not name.startswith("_")}
+    return _filled(PYTHON_PAGE, {"functions": _signatures(functions), "methods": _signatures(methods)})
 
 
 def error_classes() -> list[type[errors.ShardfsError]]:
@@ -89,6 +98,28 @@ def error_classes() -> list[type[errors.ShardfsError]]:
     return [
         value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.ShardfsError)
     ]
+
+
+def _filled(page: Path, parts: dict[str, str]) -> str:
+    return _MARK.sub(lambda found: found[1] + parts[found[2]] + found[3], page.read_text())
+
+
+def _signatures(functions: dict[str, Callable[..., object]]) -> str:
+    return "".join(
+        f"- `{name}({', '.join(_parameters(function))})`: {_first_line(function)}\n"
+        for name, function in functions.items()
+    )
+
+
+def _parameters(function: Callable[..., object]) -> Iterator[str]:
+    """Parameters but `self`, with defaults, and a "*" before the keyword-only ones."""
+    star = False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name != "self":
+            if parameter.kind == inspect.Parameter.KEYWORD_ONLY and not star:
+                star = True
+                yield "*"
+            yield str(parameter.replace(annotation=inspect.Parameter.empty))
 
 
 def _entry(full: str, command: Command | CommandGroup) -> str:
@@ -120,14 +151,15 @@ def _options(command: click.Command, *, common: bool) -> str:
     return "".join(f"- `{name}`: {' '.join(text.split())}\n" for name, text in rows)
 
 
-def _first_line(class_: type) -> str:
-    return " ".join(inspect.getdoc(class_).split("\n\n")[0].split())  # type: ignore[union-attr]
+def _first_line(described: object) -> str:
+    return " ".join((inspect.getdoc(described) or "").split("\n\n")[0].split())
 
 
 def main() -> None:
     REFERENCE.mkdir(exist_ok=True)
     CLI_PAGE.write_text(cli_page())
     ERRORS_PAGE.write_text(errors_page())
+    PYTHON_PAGE.write_text(python_page())
 
 
 if __name__ == "__main__":

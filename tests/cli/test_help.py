@@ -48,6 +48,19 @@ def test_top_help_lists_every_command(shell: Shell) -> None:
     assert all(f"\n  {name} " in text for names in SECTIONS.values() for name in names)
 
 
+def test_help_is_the_answer_to_no_command(shell: Shell) -> None:
+    for line in ([], ["config"]):
+        result = shell(*line, status=2)
+        assert "\nOptions:\n" in result.err
+        assert result.out == ""
+
+
+def test_summaries_fit_a_line_of_80(shell: Shell) -> None:
+    lines = shell("--help").out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert len([line for line in lines if line.startswith("  ")]) < len(SECTIONS) + 60
+
+
 def test_version(shell: Shell) -> None:
     assert shell("--version").out.startswith("shardfs 0.")
 

@@ -80,6 +80,13 @@ def test_full_disk_behind_the_output_is_one_line(project: Shell) -> None:
     assert len(err.splitlines()) == 1
 
 
+def test_closed_streams_are_no_failure(project: Shell) -> None:
+    program = " ".join(PROGRAM)
+    for line, status in ((f"{program} status >&-", 0), (f"{program} show nope 2>&-", 1), (f"{program} log <&-", 0)):
+        done = subprocess.run(["sh", "-c", line], cwd=project.folder, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (status, b""), line
+
+
 def test_two_commits_at_once_are_both_in_the_history(project: Shell) -> None:
     project.commit("base", base__txt="0")
     project("branch", "other")

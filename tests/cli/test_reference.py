@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.cli import reference, schema
 
 TESTS = Path(__file__).parent
@@ -16,6 +18,19 @@ def test_cli_page_is_up_to_date() -> None:
 
 def test_errors_page_is_up_to_date() -> None:
     assert reference.ERRORS_PAGE.read_text() == reference.errors_page(), "run: python -m tests.cli.reference"
+
+
+def test_python_page_is_up_to_date() -> None:
+    assert reference.PYTHON_PAGE.read_text() == reference.python_page(), "run: python -m tests.cli.reference"
+
+
+def test_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    text = reference.PYTHON_PAGE.read_text()
+    for found in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, found.start(1))
+        exec(compile("\n" * line + found[1], str(reference.PYTHON_PAGE), "exec"), namespace)
 
 
 def test_every_command_is_used_by_a_test() -> None:

@@ -151,7 +151,7 @@ def test_branches_and_tags(project: Shell) -> None:
     project("branch", "exp")
     project("switch", "exp")
     second = project.commit("two", a__txt="2")
-    assert project("branch").out.splitlines() == [f"* exp  {second[:12]}", f"  main  {first[:12]}"]
+    assert project("branch").out.splitlines() == [f"* exp   {second[:12]}", f"  main  {first[:12]}"]
     project("switch", "main")
     assert (project.folder / "a.txt").read_text() == "1"
     assert "exp" in project("branch", "-d", "exp", status=15).err

@@ -4,16 +4,58 @@ from __future__ import annotations
 
 from typing import Final
 
-SECTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "Start": ("init", "clone", "import"),
-    "Work": ("add", "rm", "reset", "status", "commit"),
-    "History": ("log", "show", "diff", "ls", "cat", "stats", "reflog"),
-    "Mount": ("mount", "umount", "mounts"),
-    "Plain files": ("checkout", "export"),
-    "Branches and tags": ("branch", "switch", "tag"),
-    "Remotes": ("remote", "push", "fetch", "pull", "serve"),
-    "Care": ("verify", "gc", "doctor", "config", "completion"),
+SECTIONS: Final[dict[str, dict[str, str]]] = {
+    "Start": {
+        "init": "Make a repository.",
+        "clone": "Copy a remote's history; contents come when they are read.",
+        "import": "Make a whole directory the next commit.",
+    },
+    "Work": {
+        "add": "Put files into staging.",
+        "rm": "Remove files from staging and from the work tree.",
+        "reset": "Make staging as it is in the last commit.",
+        "status": "Show what the next commit will hold.",
+        "commit": "Make a version of what is in staging.",
+    },
+    "History": {
+        "log": "Show commits, newest first.",
+        "show": "Show one commit and what it changed.",
+        "diff": "Show which files changed between two revisions.",
+        "ls": "List files of a revision.",
+        "cat": "Write a file of a revision to standard output.",
+        "stats": "Show how many bytes the versions have, and how many are stored.",
+        "reflog": "Show where a branch pointed before.",
+    },
+    "Mount": {
+        "mount": "Show every version as a directory.",
+        "umount": "End mounts.",
+        "mounts": "List mounts.",
+    },
+    "Plain files": {
+        "checkout": "Write files of a revision.",
+        "export": "Write a whole revision into a new directory.",
+    },
+    "Branches and tags": {
+        "branch": "List, make and delete branches.",
+        "switch": "Make another branch the current one.",
+        "tag": "List, make and delete tags.",
+    },
+    "Remotes": {
+        "remote": "List, add and remove remotes.",
+        "push": "Send commits to a remote.",
+        "fetch": "Get history and metadata of a remote.",
+        "pull": "Fetch, then move a branch forward.",
+        "serve": "Serve repositories over HTTP.",
+    },
+    "Care": {
+        "verify": "Read and check everything that is stored.",
+        "gc": "Delete stored data that nothing needs.",
+        "doctor": "Find what is wrong, and mend it.",
+        "config": "Read and write settings.",
+        "completion": "Print a script for completion in the shell.",
+    },
 }
+"""All commands by section, each with what the top help says about it."""
 
 
 def module_name(command: str) -> str:

@@ -61,10 +61,11 @@ def _list(context: Context, repository: Repository, *, everything: bool) -> None
     if out.json:
         out.document(rows)
         return
+    widest = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        mark = "*" if row["current"] else " "
+        name = row["name"].ljust(widest)
         id_ = row["commit"][:12] if row["commit"] else "no commits yet"
-        out.line(f"{mark} {out.style(row['name'], 'green') if row['current'] else row['name']}  {id_}")
+        out.line(f"* {out.style(name, 'green')}  {id_}" if row["current"] else f"  {name}  {id_}")
 
 
 def _row(name: str, commit: bytes | None, *, current: bool = False, remote: bool = False) -> dict[str, Any]:

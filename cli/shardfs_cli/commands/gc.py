@@ -48,6 +48,6 @@ def command(ctx: click.Context, *, dry_run: bool, grace: float | None) -> None:
         done = "would free" if dry_run else "freed"
         young = f"; {output.count(report.kept_young, 'pack')} too young" if report.kept_young else ""
         dropped, rewritten = output.count(len(report.dropped), "pack"), len(report.rewritten)
-        out.line(f"{done} {output.size(report.freed_bytes)}: {dropped} deleted, {rewritten} rewritten{young}")
+        out.note(f"{done} {output.size(report.freed_bytes)}: {dropped} deleted, {rewritten} rewritten{young}")
     if report.problems:
         ctx.exit(ExitStatus.INTEGRITY)

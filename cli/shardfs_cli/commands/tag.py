@@ -6,6 +6,7 @@ import click
 
 from shardfs.errors import UsageError
 from shardfs.history.revisions import short
+from shardfs_cli import output
 from shardfs_cli.command import WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
@@ -29,7 +30,7 @@ def command(context: Context, name: str | None, rev: str | None, *, delete: bool
             if out.json:
                 out.document([{"name": tag, "commit": commit.hex()} for tag, commit in tags.items()])
                 return
-            out.lines(f"{tag}  {short(commit)}" for tag, commit in tags.items())
+            out.lines(output.table([(tag, short(commit)) for tag, commit in tags.items()]))
             return
         commit = repository.delete_tag(name) if delete else repository.create_tag(name, rev or "HEAD", force=force)
     if out.json:
