@@ -183,6 +183,10 @@ class RemoteUnavailableError(RemoteError):
         self.retry_after_s = retry_after_s
 
 
+class RemoteUnreachableError(RemoteUnavailableError):
+    """No connection to the remote can be made: unknown host, refused, no route."""
+
+
 class RemoteTimeoutError(RemoteError):
     """The remote did not answer before the deadline."""
 

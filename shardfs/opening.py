@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from blake3 import blake3
@@ -11,12 +10,11 @@ from blake3 import blake3
 from shardfs import config, discovery
 from shardfs.errors import AlreadyExistsError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
+from shardfs.progress import Progress
 from shardfs.remotes import registry
 from shardfs.repository import Repository
 from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
-
-Progress = Callable[[int, int | None, str], None]
 
 
 def init(path: Path, *, bare: bool = False, branch: str = DEFAULT_BRANCH) -> Repository:

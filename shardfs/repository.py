@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -25,6 +25,7 @@ from shardfs.history import branches, paths, revisions, walk
 from shardfs.history.content import ContentFile, FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.versions import Version, VersionList
+from shardfs.progress import Progress
 from shardfs.remotes import registry
 from shardfs.remotes.base import Remote
 from shardfs.staging import adding, areas, checkout, record, switching
@@ -42,7 +43,6 @@ from shardfs.transfer.reader import Reader
 if TYPE_CHECKING:
     from shardfs.maintenance import doctor, gc, stats, verify
 
-Progress = Callable[[int, int | None, str], None]
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
 
 
@@ -544,6 +544,8 @@ class Repository:
 
     def _branch(self, name: str | None) -> str:
         self._writable()
+        if name is not None:
+            ref_format.full_name(BRANCHES, name)
         found = name or self.current_branch()
         if found is None:
             msg = "HEAD is detached; name a branch or `shardfs switch` to one"

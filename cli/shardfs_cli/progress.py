@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from shardfs.progress import Progress
     from shardfs_cli.context import Context
-
-Progress = Callable[[int, "int | None", str], None]
-"""Called with bytes done, bytes in all (None when unknown) and one word that says what is going on."""
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from shardfs.history.objects import Objects
 from shardfs.maintenance import roots
 from shardfs.maintenance.sorting import Sorting, sort_packs
 from shardfs.maintenance.soundness import Soundness
+from shardfs.progress import Progress, no_progress
 from shardfs.store import atomic, packs
 from shardfs.store.packs import FinishedPack
 from shardfs.store.store import Store
 from shardfs.transfer import plan
-from shardfs.transfer.plan import Progress, no_progress
 
 # A push may send packs for hours before it moves a ref; what is younger than this may be on its way.
 GRACE_S: Final = 24 * 3600.0

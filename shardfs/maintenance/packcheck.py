@@ -13,11 +13,11 @@ from shardfs.formats.ids import PackId
 from shardfs.formats.pack import HEADER, Entry
 from shardfs.maintenance.problems import Problem
 from shardfs.maintenance.soundness import Soundness
+from shardfs.progress import Progress
 from shardfs.store import packs
 from shardfs.store.index import LOCAL
 from shardfs.store.packs import FinishedPack
 from shardfs.store.store import Store
-from shardfs.transfer.plan import Progress
 
 _BLOCK: Final = 1 << 20  # bytes
 

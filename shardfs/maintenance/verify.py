@@ -12,8 +12,8 @@ from shardfs.maintenance.contents import Contents, check_contents
 from shardfs.maintenance.packcheck import PackChecks, check_packs
 from shardfs.maintenance.problems import Problem
 from shardfs.maintenance.soundness import Soundness
+from shardfs.progress import Progress, no_progress
 from shardfs.store.store import Store
-from shardfs.transfer.plan import Progress, no_progress
 from shardfs.transfer.reader import Reader
 
 

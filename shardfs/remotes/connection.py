@@ -136,13 +136,20 @@ class _SocketReader(io.RawIOBase):
 
 
 class Connection(http.client.HTTPConnection):
-    """One connection to a server. Not thread-safe; the pool lends it to one thread at a time."""
+    """One connection to a server. Not thread-safe; the pool lends it to one thread at a time.
+
+    Attributes:
+        reached: whether a connection was ever made.
+        used: whether it has carried a whole exchange.
+        idle_since: monotonic time of the end of the last one.
+    """
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, timeouts: Timeouts) -> None:
         super().__init__(host, port)
         self._tls = tls
         self._timeouts = timeouts
         self._timed: _TimedSocket | None = None
+        self.reached = False
         self.used = False
         self.idle_since = 0.0
         if tls is not None:
@@ -164,6 +171,7 @@ class Connection(http.client.HTTPConnection):
         except BaseException:
             raw.close()
             raise
+        self.reached = True
         self._timed = _TimedSocket(raw, self._timeouts)
         self.sock: Any = self._timed
 

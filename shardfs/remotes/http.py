@@ -27,6 +27,7 @@ from shardfs.errors import (
     RemoteProtocolError,
     RemoteTimeoutError,
     RemoteUnavailableError,
+    RemoteUnreachableError,
     RepositoryNotFoundError,
     StoreError,
     UsageError,
@@ -198,13 +199,14 @@ class HttpRemote:
             return self._exchange(connection, request)
         except (ConnectionError, http.client.RemoteDisconnected) as error:
             if not connection.used:
-                raise RemoteUnavailableError(f"{where}: {_reason(error)}") from error
+                raise _remote_error(where, error, reached=connection.reached) from error
         except (OSError, http.client.HTTPException, FormatError) as error:
-            raise _remote_error(where, error) from error
+            raise _remote_error(where, error, reached=connection.reached) from error
+        connection = self._pool.take(fresh=True)
         try:
-            return self._exchange(self._pool.take(fresh=True), request)
+            return self._exchange(connection, request)
         except (OSError, http.client.HTTPException, FormatError) as error:
-            raise _remote_error(where, error) from error
+            raise _remote_error(where, error, reached=connection.reached) from error
 
     def _exchange(self, connection: Connection, request: _Request) -> _Answer:
         done = False
@@ -380,7 +382,7 @@ def _read_error(response: http.client.HTTPResponse) -> bytes:
         return b""
 
 
-def _remote_error(where: str, error: Exception) -> RemoteError:
+def _remote_error(where: str, error: Exception, *, reached: bool) -> RemoteError:
     msg = f"{where}: {_reason(error)}"
     if isinstance(error, TimeoutError):
         return RemoteTimeoutError(msg)
@@ -390,7 +392,7 @@ def _remote_error(where: str, error: Exception) -> RemoteError:
         return RemoteProtocolError(msg)
     broken = (OSError, http.client.IncompleteRead, http.client.RemoteDisconnected)
     if isinstance(error, broken):
-        return RemoteUnavailableError(msg)
+        return RemoteUnavailableError(msg) if reached else RemoteUnreachableError(msg)
     return RemoteProtocolError(msg)
 
 

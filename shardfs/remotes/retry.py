@@ -6,10 +6,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, TypeVar
 
-from shardfs.errors import RemoteError
+from shardfs.errors import RemoteError, RemoteUnreachableError
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
 from shardfs.remotes import deadline
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_DEADLINE_S: Final = 30.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
+_FIRST_ATTEMPTS: Final = 3  # to reach a place at all
 _LONG_ATTEMPTS: Final = 4  # uploads that break after the deadline and are still begun again
 
 _T = TypeVar("_T")
@@ -29,7 +31,7 @@ class RetryingRemote:
     """Wraps a remote; repeats calls whose error is `retryable`, with growing random pauses, until a deadline.
 
     A server that says when to come back (Retry-After) is obeyed, unless that is after the deadline: then the error
-    comes at once.
+    comes at once. A place that was never reached, most often a mistake in its URL, gets a second only.
 
     Args:
         inner: the remote to ask.
@@ -46,6 +48,7 @@ class RetryingRemote:
         self._inner = inner
         self._deadline_s = deadline_s
         self._sleep = sleep
+        self._reached = False
         self.name = inner.name
         self.url = inner.url
 
@@ -84,11 +87,14 @@ class RetryingRemote:
         while True:
             started = time.monotonic()
             try:
-                if restart:
-                    return call()
-                with deadline.limit(end - started):
-                    return call()
+                with nullcontext() if restart else deadline.limit(end - started):
+                    result = call()
+                self._reached = True
+                return result
             except RemoteError as error:
+                self._reached = self._reached or not isinstance(error, RemoteUnreachableError)
+                if not self._reached and attempt == _FIRST_ATTEMPTS - 1:
+                    raise
                 now = time.monotonic()
                 if restart and now - started > self._deadline_s and attempt < _LONG_ATTEMPTS:
                     end = now + self._deadline_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from shardfs.errors import AreaError, LocalChangesError, PathNotFoundError, Usag
 from shardfs.formats.ids import Kind
 from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, TreeEntry
 from shardfs.history import paths
+from shardfs.progress import Progress
 from shardfs.staging.area import Area
 from shardfs.staging.comparing import Comparer, Listing, place_of
 from shardfs.staging.entries import stage
@@ -27,7 +28,6 @@ from shardfs.staging.statcache import FILE_NAME, StatCache
 from shardfs.staging.workspace import Workspace
 from shardfs.store.store import Batch
 
-Progress = Callable[[int, int | None, str], None]
 Item = tuple[PathKey, TreeEntry, int | None]
 _IMPORT_FIRST: Final = "commit it or `shardfs reset` first"
 

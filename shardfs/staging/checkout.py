@@ -16,9 +16,9 @@ from shardfs.history.content import FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.paths import Path as TreePath
 from shardfs.history.paths import show
+from shardfs.progress import Progress
 from shardfs.store.atomic import os_errors
 
-Progress = Callable[[int, int | None, str], None]
 Opener = Callable[[FileEntry], FileReader]
 MayReplace = Callable[[TreePath, TreeEntry], bool]
 

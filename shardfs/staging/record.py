@@ -8,12 +8,12 @@ new commit, and the area is put on the new tip when it is opened next.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardfs.errors import NothingToCommitError, PathNotFoundError, UsageError
+from shardfs.errors import AlreadyExistsError, NothingToCommitError, PathNotFoundError, UsageError
 from shardfs.formats import ref as ref_format
 from shardfs.formats.commit import MAX_MESSAGE_SIZE, Commit
 from shardfs.formats.ids import CommitId, Kind, TreeId
@@ -22,14 +22,13 @@ from shardfs.formats.ref import BRANCHES, TAGS
 from shardfs.formats.tree import EMPTY_TREE, FileEntry, Tree
 from shardfs.history.content import manifest_of
 from shardfs.history.paths import show
+from shardfs.progress import Progress
 from shardfs.staging import provenance
 from shardfs.staging.area import Area
 from shardfs.staging.ingest import Ingest
 from shardfs.staging.snapshot import PrivateFile, Snapshot
 from shardfs.staging.workspace import Workspace
 from shardfs.store.store import Batch
-
-Progress = Callable[[int, int | None, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def commit(repo: Workspace, branch: str, request: CommitRequest, progress: Progr
     """Turn the stable content of a branch's area into a commit; returns its id when it is durable.
 
     Raises:
-        UsageError: a blank message, a bad tag name, metadata that JSON cannot express.
+        UsageError: a blank message, text that is not UTF-8, a bad tag name. AlreadyExistsError: the tag exists.
         NothingToCommitError: the area equals the tip. Errors of disk and lock: nothing was committed.
     """
     _check(repo, request)
@@ -73,7 +72,11 @@ def _check(repo: Workspace, request: CommitRequest) -> None:
     if not request.message.strip():
         msg = "a commit needs a message (-m)"
         raise UsageError(msg)
-    if len(request.message.encode("utf-8", "replace")) > MAX_MESSAGE_SIZE:
+    for what, text in (("message", request.message), ("author", request.author)):
+        if not _is_unicode(text):
+            msg = f"the {what} is not UTF-8: {text[:80]!r}"
+            raise UsageError(msg)
+    if len(request.message.encode("utf-8")) > MAX_MESSAGE_SIZE:
         msg = f"the message is longer than {MAX_MESSAGE_SIZE} bytes"
         raise UsageError(msg)
     if "\n" in request.author or not request.author.strip():
@@ -81,7 +84,15 @@ def _check(repo: Workspace, request: CommitRequest) -> None:
         raise UsageError(msg)
     if request.tag is not None and repo.store.refs.get(ref_format.full_name(TAGS, request.tag)) is not None:
         msg = f"tag {request.tag} exists already"
-        raise UsageError(msg)
+        raise AlreadyExistsError(msg)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _provenance(repo: Workspace, request: CommitRequest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ in the new commit appear, and files that someone deleted stay deleted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,13 @@ from shardfs.formats.ids import CommitId, TreeId
 from shardfs.formats.ref import BRANCHES, Head
 from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
 from shardfs.history import paths
+from shardfs.progress import Progress
 from shardfs.staging.adding import root_of, stat_cache
 from shardfs.staging.checkout import CheckoutReport, write_files
 from shardfs.staging.comparing import Comparer, place_of
 from shardfs.staging.statcache import StatCache
 from shardfs.staging.workspace import Workspace
 
-Progress = Callable[[int, int | None, str], None]
 Items = list[tuple[paths.Path, TreeEntry]]
 
 

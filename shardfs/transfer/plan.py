@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -11,13 +11,6 @@ from shardfs.errors import FormatError, IntegrityError, NotFoundError, ObjectCor
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history.objects import Objects
-
-Progress = Callable[[int, int | None, str], None]  # done, total if known, what
-
-
-def no_progress(done: int, total: int | None, what: str) -> None:
-    """For callers that show nothing."""
-    del done, total, what
 
 
 @dataclass

@@ -26,6 +26,7 @@ from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
 from shardfs.history.objects import Objects
 from shardfs.history.revisions import short
 from shardfs.history.walk import is_ancestor
+from shardfs.progress import Progress, no_progress
 from shardfs.remotes.base import Remote, RemoteRefs
 from shardfs.store import atomic, packs
 from shardfs.store.layout import Layout
@@ -33,7 +34,7 @@ from shardfs.store.packs import FinishedPack, PackWriter
 from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
 from shardfs.transfer import plan, shipment
-from shardfs.transfer.plan import Progress, Reachable, no_progress
+from shardfs.transfer.plan import Reachable
 from shardfs.transfer.reader import Reader
 from shardfs.transfer.shipment import Shipment
 from shardfs.transfer.workshop import workshop

@@ -13,6 +13,7 @@ from tests.cli.conftest import Shell
 LEAVES = [name for name, command in reference.all_commands() if not hasattr(command, "commands")]
 # The first two stay in front when they are taken, the others can make things anywhere; they have tests of their own.
 ELSEWHERE = {"serve", "mount", "init", "clone", "export"}
+BAD_TEXT = os.fsdecode(b"caf\xe9")
 WORDS = [
     "",
     " ",
@@ -98,6 +99,19 @@ def test_names_of_nothing_are_failures_that_name_it(project: Shell, line: str) -
     assert message.startswith("shardfs: ")
     assert len(message.splitlines()) == 1
     assert any(word in message for word in ("nope", "nowhere", "a.txt")), message
+
+
+@pytest.mark.parametrize("option", ["-m", "--author", "--meta", "--tag", "--branch"])
+def test_text_that_is_not_utf8_is_no_metadata(project: Shell, option: str) -> None:
+    value = f"key={BAD_TEXT}" if option == "--meta" else BAD_TEXT
+    message = () if option == "-m" else ("-m", "x")
+    project("commit", "--allow-empty", *message, option, value, status=2)
+    assert project("log", "--json").json == []
+
+
+def test_author_from_the_environment_that_is_not_utf8(project: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARDFS_AUTHOR", BAD_TEXT)
+    assert "author" in project("commit", "--allow-empty", "-m", "x", status=2).err
 
 
 def test_bad_lines_change_nothing(project: Shell) -> None:

@@ -151,6 +151,8 @@ def test_conflicts(project: Shell) -> None:
     project.commit("one", a__txt="1")
     project("branch", "exp")
     project("branch", "exp", status=15)
+    project("tag", "v1")
+    project("commit", "-m", "x", "--allow-empty", "--tag", "v1", status=15)
     project("init", status=15)
     project.write("full/x", "1")
     project("export", "HEAD", "full", status=15)

@@ -21,6 +21,7 @@ from shardfs.errors import (
     RemoteProtocolError,
     RemoteTimeoutError,
     RemoteUnavailableError,
+    RemoteUnreachableError,
     RepositoryNotFoundError,
     ShardfsError,
     StoreError,
@@ -84,7 +85,7 @@ def outcome_at(server: BadServer, call: Callable[[HttpRemote], object]) -> Shard
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(RemoteUnavailableError, match="refused"):
+    with pytest.raises(RemoteUnreachableError, match="refused"):
         remote_at(f"http://127.0.0.1:{port}/repo").refs()
 
 

@@ -16,6 +16,7 @@ from shardfs.errors import (
     RemoteProtocolError,
     RemoteTimeoutError,
     RemoteUnavailableError,
+    RemoteUnreachableError,
     RepositoryNotFoundError,
     ShardfsError,
 )
@@ -147,6 +148,21 @@ def test_last_error_comes_out_at_the_deadline(call: Callable[[RetryingRemote], o
         call(RetryingRemote(flaky, 0.6))
     assert time.monotonic() - started < 1.5
     assert flaky.calls > 1
+
+
+def test_place_that_was_never_reached_gets_three_attempts() -> None:
+    flaky = Flaky(failing(RemoteUnreachableError("refused")))
+    with pytest.raises(RemoteUnreachableError):
+        RetryingRemote(flaky, 60, lambda _: None).refs()
+    assert flaky.calls == 3
+
+
+def test_place_that_was_reached_once_is_waited_for() -> None:
+    flaky = Flaky(lambda call: failing(RemoteUnreachableError("refused"))(call) if 1 < call < 10 else None)
+    remote = RetryingRemote(flaky, 60, lambda _: None)
+    remote.refs()
+    remote.refs()
+    assert flaky.calls == 10
 
 
 def test_server_says_when_to_come_back() -> None:
