@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from shardfs.errors import FsError
@@ -28,17 +28,25 @@ class Place(NamedTuple):
 
 
 class ContentHandle(Handle):
-    """An open committed file: it keeps its content whatever happens to names."""
+    """An open committed file: it keeps its content whatever happens to names.
+
+    The list of its chunks is loaded by the first read, not by open: a program that waits in read(2) for a remote can
+    be killed, one that waits in open(2) cannot.
+    """
 
     keep_cache = True
 
-    def __init__(self, node: Node, content: Content) -> None:
+    def __init__(self, node: Node, open_content: Callable[[], Content]) -> None:
         super().__init__(node)
-        self._content = content
+        self._open_content = open_content
+        self._content: Content | None = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Verified bytes; fewer than `size` only at the end."""
-        return self._content.read_at(offset, size)
+        content = self._content
+        if content is None:  # two threads may both load it, with the same result
+            content = self._content = self._open_content()
+        return content.read_at(offset, size)
 
 
 class CommittedView(View):
@@ -101,7 +109,7 @@ class CommittedView(View):
         entry = node.key.entry
         if not isinstance(entry, FileEntry):
             raise FsError(errno.EISDIR if node.is_dir else errno.ELOOP)
-        return ContentHandle(node, self._source.open_entry(entry))
+        return ContentHandle(node, lambda: self._source.open_entry(entry))
 
     def get_xattr(self, node: Node, name: bytes) -> bytes:
         """The magic attributes of magic.py; there are no others."""

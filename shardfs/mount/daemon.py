@@ -16,6 +16,7 @@ from typing import Final
 from shardfs.errors import MountError, ShardfsError
 from shardfs.formats.tree import MAX_NAME_SIZE
 from shardfs.mount import libfuse, mountinfo, records, umount
+from shardfs.mount.ending import SIGNALS, Ending
 from shardfs.mount.job import Job
 from shardfs.mount.options import EngineOptions
 from shardfs.mount.records import MountRecord
@@ -24,9 +25,7 @@ from shardfs.repository import Repository
 
 log = logging.getLogger(__name__)
 
-GRACE_S: Final = 2.0  # from SIGTERM until blocked requests and open files no longer keep the daemon alive
 _CLOSE_S: Final = 5.0  # for closing the repository
-_SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 _READ_AHEAD_KB: Final = 1024  # the kernel's default of 128 makes eight times as many requests
 _LOG_SIZE: Final = 1 << 20
 _LOGS_KEPT: Final = 3
@@ -44,8 +43,8 @@ def run(job: Job, announce: Callable[[MountRecord], None] = lambda _record: None
     """
     if job.log is not None:
         _log_to(job.log)
-    # Before any thread is made: a signal that a thread of libfuse or of ours took would end nothing.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # Before any thread is made; see Ending.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         repo = _open(job)
         try:
@@ -66,7 +65,7 @@ class _Daemon:
         self._repo = repo
         self._vfs = vfs
         self._announce = announce
-        self._ended = threading.Event()
+        self._ending = Ending(job.mountpoint, self._clear)
         self._clearing = threading.Lock()
         self._cleared = False
         self._record = MountRecord(
@@ -83,7 +82,6 @@ class _Daemon:
         )
 
     def serve(self) -> MountRecord:
-        threading.Thread(target=self._await_signal, name="shardfs-signals", daemon=True).start()
         options = EngineOptions(
             fsname=_fsname(self._job.public_source),
             allow_other=self._job.options.allow_other,
@@ -92,7 +90,7 @@ class _Daemon:
         try:
             libfuse.serve(self._vfs, os.fsdecode(self._job.mountpoint), options, self._started)
         finally:
-            self._ended.set()
+            self._ending.serving_ended()
             self._clear()
         log.info("mount at %s ended", self._job.mountpoint)
         return self._record
@@ -104,36 +102,16 @@ class _Daemon:
     def _settle(self) -> None:
         row = mountinfo.top_row(self._job.mountpoint)
         if row is not None:
+            self._ending.mounted(row.device)
             self._record = record = _with_connection(self._record, row.connection)
-            _raise_read_ahead(row.device)
             try:
                 records.write(record)
             except MountError as error:
                 log.warning("%s", error)  # the mount works without; `umount` finds it in the kernel's table
         log.info("%s mounted at %s, branch %s", self._record.source, self._record.mountpoint, self._record.branch)
         self._announce(self._record)
-
-    def _await_signal(self) -> None:
-        while not self._ended.is_set():
-            found = signal.sigtimedwait(_SIGNALS, 0.5)
-            if found is not None and not self._ended.is_set():
-                log.info("ending by %s", signal.Signals(found.si_signo).name)
-                self._end()
-                return
-
-    def _end(self) -> None:
-        try:
-            umount.detach(self._job.mountpoint)
-        except MountError as error:
-            log.warning("%s", error)
-        if self._ended.wait(GRACE_S):
-            return
-        # Requests are blocked or files are open. Ending the process closes the connection: their programs get
-        # ENOTCONN instead of waiting.
-        log.warning("requests or open files remain, they fail now")
-        self._clear()
-        logging.shutdown()
-        os._exit(0)
+        if row is not None:
+            _raise_read_ahead(row.device)
 
     def _clear(self) -> None:
         with self._clearing:
@@ -183,9 +161,17 @@ def _fsname(source: str) -> str:
 
 
 def _raise_read_ahead(device: str) -> None:
-    """Larger requests, where the user may ask for them (root)."""
-    with suppress(OSError):
-        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(_READ_AHEAD_KB))
+    """Larger requests, where the user may ask for them (root).
+
+    The kernel sets its own value when it takes the answer to its first message, some time after that was answered.
+    """
+    setting = Path(f"/sys/class/bdi/{device}/read_ahead_kb")
+    for pause_s in (0.02, 0.1, 0.5):
+        time.sleep(pause_s)
+        try:
+            setting.write_text(str(_READ_AHEAD_KB))
+        except OSError:
+            return
 
 
 def _log_to(path: Path) -> None:
