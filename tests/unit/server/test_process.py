@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from shardfs.formats.ids import chunk_id
 from shardfs.formats.ref import packs_from_bytes
 from tests.serving import add_commit, make_store, serving
 from tests.unit.server.byhand import ask
@@ -85,6 +87,26 @@ def test_sigterm_does_not_wait_for_idle_or_stuck_clients(tmp_path: Path) -> None
         idle.close()
         stuck.close()
     assert list((tmp_path / "demo/tmp").iterdir()) == []
+
+
+def test_full_disk_of_the_server(tmp_path: Path) -> None:
+    """A limit on the size of files is the full disk that a test can have, and take away again."""
+    store, commits = make_store(tmp_path / "other", 1)
+    (pack_id,) = store.index.packs()
+    data = store.layout.pack(pack_id).read_bytes()
+    store.close()
+    path = f"/demo/packs/{pack_id.hex()}"
+    with serving(tmp_path / "root") as server:
+        assert ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x").status == 201
+        usual = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        answer = ask(server.url, "PUT", path, data)
+        assert answer.status == 507
+        assert answer.error
+        assert list((tmp_path / "root/demo/tmp").iterdir()) == []
+        assert ask(server.url, "GET", "/demo/info/packs").status == 200
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, usual)
+        assert ask(server.url, "PUT", path, data).status == 201
+        assert ask(server.url, "POST", "/demo/has", commits[0]).body == b"\1"
 
 
 def test_killed_in_the_middle_of_an_upload(tmp_path: Path) -> None:
