@@ -270,7 +270,7 @@ class Repository:
 
     def open_entry(self, entry: FileEntry) -> FileReader:
         """Random access to the content of a file of a commit."""
-        return FileReader(entry, self.objects, self.reader)
+        return FileReader(entry, self.objects, self.reader, self.reader.ahead)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
