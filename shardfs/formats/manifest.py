@@ -129,10 +129,14 @@ class Manifest:
             ends.append(total)
         return ends
 
+    def position(self, offset: int) -> int:
+        """The number of the chunk that holds byte `offset`, counted from 0; past the end the number of chunks."""
+        return bisect_right(self._ends, offset)
+
     def locate(self, offset: int, length: int) -> Iterator[Span]:
         """The chunk parts that hold bytes [offset, offset + length), in order; nothing past the end of the file."""
         end = min(offset + length, self.size)
-        position = bisect_right(self._ends, offset)
+        position = self.position(offset)
         while offset < end:
             chunk = self.chunks[position]
             base = self._ends[position] - chunk.size

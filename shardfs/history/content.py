@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from shardfs.errors import ObjectCorruptedError
 from shardfs.formats.manifest import ChunkRef, Manifest
@@ -32,13 +32,33 @@ def manifest_of(entry: FileEntry, objects: Objects) -> Manifest:
     return manifest
 
 
-class FileReader:
-    """Random access to one file of a commit. Immutable, safe to share between threads."""
+AHEAD_CHUNKS: Final = 3  # of a sequential reader: with chunks of 1 MiB two are decoded while one is copied
 
-    def __init__(self, entry: FileEntry, objects: Objects, chunks: ChunkSource) -> None:
+
+class FileReader:
+    """Random access to one file of a commit. Safe to share between threads."""
+
+    def __init__(
+        self,
+        entry: FileEntry,
+        objects: Objects,
+        chunks: ChunkSource,
+        ahead: Callable[[Sequence[ChunkRef]], None] | None = None,
+    ) -> None:
+        """Open a file.
+
+        Args:
+            entry: the file.
+            objects: reads its manifest.
+            chunks: reads its chunks.
+            ahead: told the chunks that follow, once reads go from one chunk to the next.
+        """
         self.entry = entry
         self.manifest = manifest_of(entry, objects)
         self._chunks = chunks
+        self._ahead = ahead
+        # Position of the chunk that was read last. Threads may race for it: a wrong guess costs one chunk.
+        self._last = 0
 
     @property
     def size(self) -> int:
@@ -52,6 +72,8 @@ class FileReader:
             ChunkNotFoundError, ChunkCorruptedError, RemoteError: a chunk of the range has no good copy.
         """
         parts: list[bytes | memoryview] = []
+        if self._ahead is not None:
+            self._look_ahead(offset)
         for chunk, start, end in self.manifest.locate(offset, size):
             data = self._chunks.chunk(chunk.id, chunk.size)
             parts.append(data if end - start == len(data) else memoryview(data)[start:end])
@@ -61,8 +83,21 @@ class FileReader:
 
     def blocks(self) -> Iterator[bytes]:
         """The whole file, one chunk at a time; errors as `read_at`."""
-        for chunk in self.manifest.chunks:
+        for position, chunk in enumerate(self.manifest.chunks):
+            if self._ahead is not None:
+                self._ahead(self.manifest.chunks[position + 1 : position + 1 + AHEAD_CHUNKS])
             yield self._chunks.chunk(chunk.id, chunk.size)
+
+    def _look_ahead(self, offset: int) -> None:
+        """Ask for the next chunks when a read enters a chunk from the one before.
+
+        The kernel reads in pieces of 128 KiB, so this happens once a chunk; random readers rarely take neighbours
+        in order.
+        """
+        position = self.manifest.position(offset)
+        before, self._last = self._last, position
+        if self._ahead is not None and position == before + 1:
+            self._ahead(self.manifest.chunks[position + 1 : position + 1 + AHEAD_CHUNKS])
 
 
 class ContentFile(io.RawIOBase):

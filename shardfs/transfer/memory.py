@@ -35,6 +35,10 @@ class PlaintextMemory:
                 self.hits += 1
             return found
 
+    def holds(self, id_: bytes) -> bool:
+        """Whether the plaintext of an id is here; does not count as use."""
+        return id_ in self._items
+
     def put(self, id_: bytes, plaintext: bytes) -> None:
         """Keep verified plaintext; one larger than the whole budget is not kept."""
         size = len(plaintext)

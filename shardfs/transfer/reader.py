@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -31,11 +31,13 @@ from shardfs.errors import (
     StoreError,
 )
 from shardfs.formats.ids import ChunkId, Kind
+from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.pack import Entry
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Location
 from shardfs.store.store import Store
 from shardfs.transfer import copies
+from shardfs.transfer.ahead import Ahead
 from shardfs.transfer.flights import Flights
 from shardfs.transfer.memory import PlaintextMemory
 from shardfs.transfer.ranges import PackSource, RangeReader
@@ -152,6 +154,10 @@ class Reader:
             raise ChunkCorruptedError(msg)
         return data
 
+    def ahead(self, chunks: Sequence[ChunkRef]) -> None:
+        """Start reading chunks that will be wanted soon; returns at once."""
+        self._ahead.want([chunk for chunk in chunks if not self._memory.holds(chunk.id)])
+
     def object(self, kind: Kind, id_: bytes) -> bytes:
         """The canonical bytes of a commit, tree or manifest, verified against its id.
 
@@ -189,7 +195,8 @@ class Reader:
         )
 
     def close(self) -> None:
-        """Forget the plaintext in memory."""
+        """Read nothing ahead any more and forget the plaintext in memory."""
+        self._ahead.close()
         self._memory.clear()
 
     # Copies in their order
@@ -359,6 +366,7 @@ class Reader:
         self._guard = threading.Lock()
         self._memory = PlaintextMemory(self._budget_bytes)
         self._flights = Flights()
+        self._ahead = Ahead(self.chunk)
         self._ranges = RangeReader(self._store, self._cache, self._deadline_s)
 
 

@@ -100,7 +100,7 @@ def test_a_blank_message_or_a_taken_tag_commits_nothing(repo: Repository) -> Non
     first = repo.commit("first", tag="v1")
     write("b", "two")
     repo.add(["b"])
-    with pytest.raises(UsageError):
+    with pytest.raises(AlreadyExistsError):
         repo.commit("second", tag="v1")
     assert repo.resolve("HEAD") == first
     assert [c.path for c in repo.status().staged] == [(b"b",)]
