@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CODE_BLOCK = re.compile(r"```.*?```", re.DOTALL)
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 60
 SOURCES = sorted(path for room in ("shardfs", "cli", "tests") for path in (ROOT / room).rglob("*.py"))
@@ -52,3 +54,20 @@ def test_import_needs_no_fuse_and_no_server(module: str) -> None:
     program = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    dead = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", CODE_BLOCK.sub("", page.read_text()))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert dead == []
+
+
+def test_every_decision_is_in_the_list() -> None:
+    folder = ROOT / "docs/decisions"
+    listed = (folder / "README.md").read_text()
+    assert [page.name for page in folder.glob("0*.md") if page.name not in listed] == []
