@@ -70,7 +70,9 @@ def temp_name(tmp: Path) -> Path:
 
 def publish(temp: Path, target: Path) -> None:
     """Give a file that is already fsynced its final name, durably; replaces an older file of that name."""
-    _make_durable_dir(target.parent)
+    if not target.parent.is_dir():
+        temp.stat()  # gone with its store, which must not be made again
+        _make_durable_dir(target.parent)
     temp.replace(target)
     sync_dir(target.parent)
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from shardfs.errors import IndexCorruptedError, OutOfSpaceError, ReadOnlyError, StoreError
 
 BUSY_TIMEOUT_MS: Final = 30_000
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP})  # for the WAL's index
 
 
 def open_database(path: Path, *, create: bool = True) -> sqlite3.Connection:
@@ -26,10 +27,14 @@ def open_database(path: Path, *, create: bool = True) -> sqlite3.Connection:
     """
     uri = f"file:{quote(bytes(path.absolute()))}?mode={'rwc' if create else 'rw'}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    with suppress(sqlite3.OperationalError):  # a read-only directory keeps the mode that the file has
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        with suppress(sqlite3.OperationalError):  # a read-only directory keeps the mode that the file has
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -58,9 +63,10 @@ def database_errors(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        code = extended & 0xFF
         msg = f"{path}: {error}"
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or extended in _NO_ROOM:
             raise OutOfSpaceError(f"{msg}; free some space, nothing stored is lost") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise ReadOnlyError(f"{msg}; the store is not writable") from error

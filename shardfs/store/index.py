@@ -177,6 +177,15 @@ class Index:
                     db.execute("DELETE FROM entries WHERE pack = ?", row)
                     db.execute("DELETE FROM packs WHERE pack = ?", row)
 
+    def forget_impossible(self) -> int:
+        """Delete rows that name no pack, which only flipped bits make; returns how many."""
+        rows = 0
+        with self._transaction() as db:
+            rows += db.execute("DELETE FROM packs WHERE typeof(id) <> 'blob' OR length(id) <> 32").rowcount
+            for table in ("copies", "entries"):
+                rows += db.execute(f"DELETE FROM {table} WHERE pack NOT IN (SELECT pack FROM packs)").rowcount
+        return rows
+
     def mend_pack(self, table: PackTable, is_there: Callable[[], bool]) -> None:
         """Write the entries of a local pack again: the pack's own table is right, the index was not.
 

@@ -105,8 +105,13 @@ class IndexFile:
 
     def _checked(self) -> _Connection:
         found = _Connection(self.path)
-        version = found.sqlite.execute("PRAGMA user_version").fetchone()[0]
+        try:
+            version = found.sqlite.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error:
+            found.sqlite.close()
+            raise
         if version != SCHEMA_VERSION:
+            found.sqlite.close()
             msg = f"index {self.path} has schema {version}, this program knows {SCHEMA_VERSION}"
             raise IndexCorruptedError(f"{msg}; run `shardfs doctor --rebuild-index`")
         return found

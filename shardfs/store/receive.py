@@ -12,14 +12,23 @@ from pathlib import Path
 from blake3 import blake3
 
 from shardfs.codecs import registry
-from shardfs.errors import AlreadyExistsError, IntegrityError, MalformedError, NotFoundError, RefCorruptedError
+from shardfs.errors import (
+    AlreadyExistsError,
+    FormatError,
+    IntegrityError,
+    MalformedError,
+    NotFoundError,
+    PackCorruptedError,
+    RefCorruptedError,
+)
 from shardfs.formats import pack as pack_format
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId, Kind, PackId, content_id
 from shardfs.formats.manifest import Manifest
 from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
-from shardfs.formats.ref import BRANCHES, TAGS, Head
+from shardfs.formats.ref import BRANCHES, TAGS, Head, packs_from_bytes
 from shardfs.formats.tree import Tree
+from shardfs.store import packs
 from shardfs.store.closure import check_closure
 from shardfs.store.layout import Layout
 from shardfs.store.packs import FinishedPack
@@ -39,6 +48,41 @@ def open_or_create(root: Path, lock_wait_s: float | None = None) -> Store:
         with suppress(AlreadyExistsError):
             Store.create(root).close()
     return Store(root, lock_wait_s)
+
+
+def settle(store: Store) -> None:
+    """Finish what a process that was killed left half done: packs that are not indexed, listings that lag behind.
+
+    Whoever sends a pack again is told that it is there, and readers see only what is listed; so both must be true
+    before a ref moves.
+
+    Raises:
+        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+    """
+    with store.lock.hold("receive"):
+        _settle_packs(store)
+        store.refs.write_listing()
+
+
+def _settle_packs(store: Store) -> None:
+    on_disk, indexed = packs.list_packs(store.layout), store.index.packs()
+    orphans: list[FinishedPack] = []
+    for pack_id in on_disk.keys() - indexed.keys():
+        with suppress(PackCorruptedError):
+            orphans.append(packs.read_table(store.layout.pack(pack_id)))
+    if indexed.keys() - on_disk.keys():
+        store.forget_missing_packs()
+    if orphans:
+        store.record_packs(orphans)
+    elif _listed_packs(store) != store.index.packs():
+        store.write_pack_listing()
+
+
+def _listed_packs(store: Store) -> dict[PackId, int] | None:
+    try:
+        return {p.id: p.size for p in packs_from_bytes(store.layout.info_packs.read_bytes())}
+    except (OSError, FormatError):
+        return None
 
 
 def receive_pack(store: Store, temp: Path, pack_id: PackId) -> FinishedPack:
@@ -63,7 +107,8 @@ def receive_pack(store: Store, temp: Path, pack_id: PackId) -> FinishedPack:
 def receive_ref(store: Store, name: str, old: CommitId | None, new: CommitId | None, *, by: str) -> None:
     """Move a branch or tag, after making sure that all it will name is here.
 
-    The first branch of an empty store becomes its HEAD.
+    The first branch of an empty store becomes its HEAD. A ref that is at `new` already counts as moved: the answer to
+    an earlier attempt was lost.
 
     Args:
         store: where.
@@ -80,8 +125,13 @@ def receive_ref(store: Store, name: str, old: CommitId | None, new: CommitId | N
         msg = f"only branches and tags can be moved from outside, not {name[:80]!r}"
         raise MalformedError(msg)
     with store.lock.hold("receive"):
+        _settle_packs(store)
+        current = store.refs.get(name)
+        if current == new != old:
+            store.refs.write_listing()
+            return
         # Moving first would be undone by nobody after a kill; the check reads only what no ref names yet.
-        if new is not None and store.refs.get(name) == old:
+        if new is not None and current == old:
             check_closure(store, new)
         store.refs.move(name, old, new, author=by, message="pushed")
         with suppress(RefCorruptedError):  # a damaged HEAD is the doctor's

@@ -114,7 +114,8 @@ class Store:
         Called when an id is not found or a payload is not where the index says. Unreadable packs are left alone.
         Takes no lock: a writer may be busy for an hour, and readers never wait.
         """
-        mended = bool(self.forget_missing_packs())
+        impossible = self.index.forget_impossible()
+        mended = bool(self.forget_missing_packs()) or impossible > 0
         indexed = self.index.packs(LOCAL)
         for pack_id in packs.list_packs(self.layout):
             path = self.layout.pack(pack_id)
@@ -137,9 +138,7 @@ class Store:
             self.index.remove_packs(missing)
         return missing
 
-    def _is_missing(self, pack_id: object) -> bool:
-        if not isinstance(pack_id, bytes):
-            return True  # a flipped bit in the database; SQLite keeps any type anywhere
+    def _is_missing(self, pack_id: PackId) -> bool:
         try:
             self.layout.pack(pack_id).stat()
         except FileNotFoundError:
