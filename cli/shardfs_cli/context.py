@@ -92,10 +92,13 @@ def _posix(path: Path) -> str:
 
 def _mount_above(folder: Path) -> Path | None:
     for candidate in (folder, *folder.parents):
-        if (candidate / ".shardfs" / "config.toml").is_file():
-            return None
-        if (candidate / ".shardfs" / "config.json").is_file():
-            return candidate
+        try:
+            if (candidate / ".shardfs" / "config.toml").is_file():
+                return None
+            if (candidate / ".shardfs" / "config.json").is_file():
+                return candidate
+        except OSError:  # a mount that has lost its daemon
+            continue
     return None
 
 

@@ -55,6 +55,9 @@ class Shardfs(click.Group):
             # How mount(8) calls a file system of type fuse.shardfs: SOURCE MOUNTPOINT -o WORDS.
             args = ["mount", args[1], "-o", args[3], "--source", name]
             name = "mount"
+        if name == "help" and args[1:]:
+            args = [*args[1:], "--help"]
+            name = args[0]
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
             near = get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else "; `shardfs --help` lists all commands"

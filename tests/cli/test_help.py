@@ -48,6 +48,10 @@ def test_top_help_lists_every_command(shell: Shell) -> None:
     assert all(f"\n  {name} " in text for names in SECTIONS.values() for name in names)
 
 
+def test_help_before_the_command(shell: Shell) -> None:
+    assert shell("help", "remote", "add").out == shell("remote", "add", "--help").out
+
+
 def test_help_is_the_answer_to_no_command(shell: Shell) -> None:
     for line in ([], ["config"]):
         result = shell(*line, status=2)

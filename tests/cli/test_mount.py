@@ -186,6 +186,11 @@ def test_dead_mount_is_told_and_mended(project: Shell, models: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert "lost its daemon" in project("doctor").out
+    for line in ("status", "log", "ls HEAD weights", "log weights/model.safetensors"):
+        inside = ["sh", "-c", f"cd {models} && exec {' '.join(PROGRAM)} {line}"]
+        done = subprocess.run(inside, cwd=project.folder, capture_output=True, text=True, check=False, timeout=60)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert "internal error" not in done.stderr, done.stderr
     assert "on branch main" in project("status").out
     assert "was ended" in project("doctor", "--fix").out
     assert project("mounts", "--json").json == []
