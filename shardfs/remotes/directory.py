@@ -119,11 +119,7 @@ class DirectoryRemote:
     def update_ref(self, name: str, old: CommitId | None, new: CommitId | None) -> None:
         """See `Remote.update_ref`. A ref that is at `new` already counts as moved."""
         with self._errors():
-            try:
-                receive_ref(self._opened(create=new is not None), name, old, new, by="push")
-            except RefChangedError as error:
-                if error.current != new:
-                    raise
+            receive_ref(self._opened(create=new is not None), name, old, new, by="push")
 
     def close(self) -> None:
         """See `Remote.close`."""

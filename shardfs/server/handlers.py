@@ -86,6 +86,8 @@ class Handlers:
     async def get_listing(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """The listing of refs or packs."""
         layout = self._repositories.layout(target.repository)
+        if not self._repositories.is_open(target.repository):
+            await self.run(self._repositories.store, target.repository)
         path = layout.info_refs if target.listing == "refs" else layout.info_packs
         headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
         return web.FileResponse(path, headers=headers)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
-from shardfs.errors import ReadOnlyError, RepositoryNotFoundError
+from shardfs.errors import LockedError, ReadOnlyError, RepositoryNotFoundError, StoreError
 from shardfs.store.layout import Layout
-from shardfs.store.receive import open_or_create
+from shardfs.store.receive import open_or_create, settle
 from shardfs.store.store import Store
 
+_log = logging.getLogger(__name__)
+
+# What a repository has whose making was interrupted: the settings file comes last.
+_UNFINISHED: Final = frozenset({"HEAD", "info", "lock", "packs", "refs", "tmp"})
 _MAX_OPEN: Final = 64  # stores kept open; each holds a few file descriptors per thread
 _LOCK_WAIT_S: Final = 20.0  # then the client is told to come back
 
@@ -54,6 +59,10 @@ class Repositories:
         with self._guard:
             return self._opened(name, layout, create=False)
 
+    def is_open(self, name: str) -> bool:
+        """Whether the store of a repository is open already."""
+        return name in self._open
+
     def writable(self, name: str) -> Store:
         """The store of a repository that is about to change; made if the server makes any.
 
@@ -83,12 +92,21 @@ class Repositories:
         found = self._open.get(name)
         if found is None or found[1] != _inode(layout):
             store = (open_or_create if create else Store)(layout.root, _LOCK_WAIT_S)
+            self._settle(store)
             found = self._open[name] = store, _inode(layout)
             # The one that falls out closes with its last user: it may be in the middle of a request.
             while len(self._open) > _MAX_OPEN:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)
         return found[0]
+
+    def _settle(self, store: Store) -> None:
+        """What a killed process left half done would mislead readers. A writer that is at work does the same."""
+        if not self.read_only:
+            try:
+                settle(store, wait_s=0)
+            except (LockedError, StoreError) as error:
+                _log.warning("%s: %s", store.layout.root, error)
 
     def _check_free(self, name: str) -> None:
         """Refuse to make a repository inside another one, or in a directory that has content."""
@@ -97,7 +115,9 @@ class Repositories:
             if Layout(self._root / folder).config.exists():
                 msg = f"{folder.as_posix()} is a repository itself; nothing can be made inside it"
                 raise ReadOnlyError(msg)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())) and not Layout(path).config.exists():
+        if Layout(path).config.exists() or not path.exists():
+            return
+        if not path.is_dir() or not {entry.name for entry in path.iterdir()} <= _UNFINISHED:
             msg = f"{name} exists and is not a repository"
             raise ReadOnlyError(msg)
 

@@ -50,16 +50,20 @@ def open_or_create(root: Path, lock_wait_s: float | None = None) -> Store:
     return Store(root, lock_wait_s)
 
 
-def settle(store: Store) -> None:
+def settle(store: Store, wait_s: float | None = None) -> None:
     """Finish what a process that was killed left half done: packs that are not indexed, listings that lag behind.
 
     Whoever sends a pack again is told that it is there, and readers see only what is listed; so both must be true
     before a ref moves.
 
+    Args:
+        store: whose packs and listings.
+        wait_s: seconds to wait for another writer; None for the store's own.
+
     Raises:
         LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
-    with store.lock.hold("receive"):
+    with store.lock.hold("receive", wait_s):
         _settle_packs(store)
         store.refs.write_listing()
 

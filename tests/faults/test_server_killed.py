@@ -10,9 +10,11 @@ import pytest
 
 from shardfs.errors import ShardfsError
 from shardfs.formats.ids import CommitId
+from shardfs.formats.ref import packs_from_bytes, refs_from_bytes
 from shardfs.remotes.http import HttpRemote
 from shardfs.store import packs
 from shardfs.store.closure import check_closure
+from shardfs.store.receive import settle
 from shardfs.store.store import Store
 from tests.serving import MAIN, add_commit, make_store, serving
 
@@ -37,6 +39,10 @@ def check(root: Path, allowed: set[CommitId | None]) -> CommitId | None:
     store = Store(root)
     tip = store.refs.get(MAIN)
     assert tip in allowed
+    settle(store)  # as the next server does when it opens the repository
+    assert refs_from_bytes(store.layout.info_refs.read_bytes())[1].get(MAIN) == tip
+    listed = {p.id: p.size for p in packs_from_bytes(store.layout.info_packs.read_bytes())}
+    assert listed == packs.list_packs(store.layout) == store.index.packs()
     for pack_id in packs.list_packs(store.layout):
         assert packs.hash_file(store.layout.pack(pack_id)) == pack_id
     if tip is not None:

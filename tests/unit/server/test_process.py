@@ -29,6 +29,35 @@ def test_repository_replaced_under_the_server(tmp_path: Path) -> None:
         assert ask(server.url, "POST", "/demo/has", commits[0] + others[0]).body == b"\0\1"
 
 
+def test_server_finishes_what_a_killed_one_began(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "demo", 1)
+    listings = (store.layout.info_packs, store.layout.info_refs)
+    stale = [path.read_bytes() for path in listings]
+    new = add_commit(store, commits[-1], 2)
+    for path, content in zip(listings, stale, strict=True):
+        path.write_bytes(content)
+    store.close()
+    with serving(tmp_path) as server:
+        assert new.hex().encode() in ask(server.url, "GET", "/demo/info/refs").body
+        assert len(packs_from_bytes(ask(server.url, "GET", "/demo/info/packs").body)) == 2
+
+
+def test_repository_whose_making_was_interrupted_is_made(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "demo", 0)
+    store.close()
+    (tmp_path / "demo/config.toml").unlink()
+    (tmp_path / "demo/index.sqlite").unlink()
+    with serving(tmp_path) as server:
+        assert ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x").status == 201
+
+
+def test_busy_writer_does_not_keep_readers_waiting(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "demo", 1)
+    with store.lock.hold("commit"), serving(tmp_path) as server:
+        assert commits[-1].hex().encode() in ask(server.url, "GET", "/demo/info/refs").body
+    store.close()
+
+
 def test_commits_made_beside_the_server_are_seen(tmp_path: Path) -> None:
     store, commits = make_store(tmp_path / "demo", 1)
     with serving(tmp_path) as server:

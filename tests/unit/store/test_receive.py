@@ -19,11 +19,12 @@ from shardfs.errors import (
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import ChunkId, CommitId, Kind, PackId, TreeId, chunk_id
 from shardfs.formats.manifest import ChunkRef, Manifest
+from shardfs.formats.ref import packs_from_bytes, refs_from_bytes
 from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, Tree
 from shardfs.store import closure
 from shardfs.store.closure import check_closure
 from shardfs.store.plaintext import MAX_BASE_DEPTH, read_plaintext
-from shardfs.store.receive import receive_pack, receive_ref
+from shardfs.store.receive import receive_pack, receive_ref, settle
 from shardfs.store.store import Store
 from tests.serving import MAIN, add_commit, make_store
 
@@ -98,6 +99,61 @@ def test_received_pack_replaces_a_damaged_copy(store: Store, elsewhere: Store) -
     store.layout.pack(pack_id).write_bytes(b"")
     receive_pack(store, carry(elsewhere, pack_id, store), pack_id)
     assert Commit.from_bytes(read_plaintext(store, commit, Kind.COMMIT)).id == commit
+
+
+def listed(store: Store) -> set[PackId]:
+    return {p.id for p in packs_from_bytes(store.layout.info_packs.read_bytes())}
+
+
+@pytest.mark.parametrize("listing", ["stale", "gone", "garbage"])
+def test_what_a_killed_process_left_is_finished_before_a_ref_moves(tmp_path: Path, listing: str) -> None:
+    store, commits = make_store(tmp_path / "s", 2)
+    known = set(store.index.packs())
+    new = add_commit(store, commits[-1], 3, move=None)
+    (orphan,) = set(store.index.packs()) - known
+    store.index.remove_packs([orphan])
+    store.write_pack_listing()
+    if listing == "gone":
+        store.layout.info_packs.unlink()
+    elif listing == "garbage":
+        store.layout.info_packs.write_bytes(b"{")
+    receive_ref(store, MAIN, commits[-1], new, by="test")
+    assert listed(store) == {*known, orphan}
+    store.close()
+
+
+def test_indexed_packs_are_listed_before_a_ref_moves(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "s", 2)
+    stale = store.layout.info_packs.read_bytes()
+    new = add_commit(store, commits[-1], 3, move=None)
+    store.layout.info_packs.write_bytes(stale)
+    receive_ref(store, MAIN, commits[-1], new, by="test")
+    assert listed(store) == set(store.index.packs())
+    store.close()
+
+
+def test_pack_that_is_gone_does_not_count(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "s", 2)
+    known = set(store.index.packs())
+    new = add_commit(store, commits[-1], 3, move=None)
+    (lost,) = set(store.index.packs()) - known
+    store.layout.pack(lost).unlink()
+    with pytest.raises(ConflictError):
+        receive_ref(store, MAIN, commits[-1], new, by="test")
+    store.close()
+
+
+def test_repeated_move_brings_the_listing_up_to_date(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "s", 1)
+    stale = store.layout.info_refs.read_bytes()
+    new = add_commit(store, commits[-1], 2, move=None)
+    for _ in range(2):
+        receive_ref(store, MAIN, commits[0], new, by="test")
+        assert refs_from_bytes(store.layout.info_refs.read_bytes())[1] == {MAIN: new}
+        store.layout.info_refs.write_bytes(stale)
+    settle(store)
+    assert refs_from_bytes(store.layout.info_refs.read_bytes())[1] == {MAIN: new}
+    store.close()
 
 
 def put_commit(store: Store, tree: Tree, parents: tuple[CommitId, ...] = (), time_us: int = 1) -> CommitId:
