@@ -64,6 +64,8 @@ def add(repo: Workspace, files: Iterable[str | Path], *, update_deleted: bool, p
     """See `Repository.add`."""
     root = root_of(repo)
     targets = [Path(file) for file in files]
+    if not targets:  # to the scanner, no path means all of the work tree
+        return AddReport()
     found = list(Scanner(root).scan(targets, directories=True))
     with repo.store.lock.hold("add"):
         area, cache = repo.area(), stat_cache(repo)

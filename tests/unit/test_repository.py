@@ -141,6 +141,7 @@ def test_add_refuses_what_cannot_be_versioned_and_stages_nothing(repo: Repositor
         repo.add(["missing"])
     with pytest.raises(UsageError):
         repo.add(["/etc/hostname"])
+    assert repo.add([]).files == 0
     assert repo.status().staged == []
 
 
