@@ -27,6 +27,8 @@ from shardfs.store.store import Store
 from tests.serving import MAIN, add_commit, make_store, serving
 from tests.webserver import NGINX, free_port, manual, nginx, replaced
 
+pytestmark = pytest.mark.network
+
 
 @dataclass
 class Place:

@@ -15,7 +15,7 @@ from shardfs.store.store import Store
 from tests.serving import MAIN, make_store
 from tests.webserver import NGINX, free_port, manual, nginx, replaced
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+pytestmark = [pytest.mark.network, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,8 @@ from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.retry import RetryingRemote
 from tests.faults.badserver import Answer, BadServer, answer, bad_server, endless
 
+pytestmark = pytest.mark.network
+
 PACK = PackId(b"\5" * 32)
 COMMIT = CommitId(b"\6" * 32)
 MAIN = "refs/heads/main"

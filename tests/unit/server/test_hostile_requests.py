@@ -15,6 +15,8 @@ from shardfs.formats.pack import HEADER
 from shardfs.store.store import Store
 from tests.unit.server.byhand import Hosted, ask
 
+pytestmark = pytest.mark.network
+
 
 @pytest.mark.parametrize(
     "path",

@@ -11,10 +11,14 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from shardfs.formats.ids import chunk_id
 from shardfs.formats.ref import packs_from_bytes
 from tests.serving import add_commit, make_store, serving
 from tests.unit.server.byhand import ask
+
+pytestmark = pytest.mark.network
 
 
 def test_repository_replaced_under_the_server(tmp_path: Path) -> None:

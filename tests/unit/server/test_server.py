@@ -15,6 +15,8 @@ from shardfs.store.store import Store
 from tests.serving import MAIN, make_store, serving
 from tests.unit.server.byhand import Answer, Hosted, ask
 
+pytestmark = pytest.mark.network
+
 
 def pack_path(name: str) -> str:
     return f"/demo/packs/{name[:2]}/{name}.pack"
