@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_commit [--repeats N] [--only NAME ...]
 
 Prints one Markdown table per series: seconds of the first and of later commits (durable: `sync -f` is
-part of the time), bytes stored for all four versions, and the resident bytes of the largest process.
+part of the time), CPU seconds of all four, bytes stored for them, and the resident bytes of the largest process.
 """
 
 from __future__ import annotations
@@ -70,12 +70,13 @@ def row(name: str, results: list[Result], base: list[Result] | None) -> list[str
         return [
             median(run.costs[0].seconds for run in runs),
             median(cost.seconds for run in runs for cost in run.costs[1:]),
+            median(sum(cost.cpu_seconds for cost in run.costs) for run in runs),
             median(run.stored for run in runs) / MB,
             median(max(cost.peak_rss for cost in run.costs) for run in runs) / MB,
         ]
 
-    reference = medians(base) if base else [None] * 4
-    digits = (2, 2, 1, 0)
+    reference = medians(base) if base else [None] * 5
+    digits = (2, 2, 2, 1, 0)
     values = zip(medians(results), reference, digits, strict=True)
     return [name, *(with_ratio(value, other, places) for value, other, places in values)]
 
@@ -99,7 +100,7 @@ def main() -> None:
                     shutil.rmtree(work / "scratch")
             plain = sum(file.stat().st_size for file in files) / MB
             print(f"### {title} ({plain:.1f} MB as plain files)\n")
-            head = ["", "first commit, s", "later commit, s", "stored, MB", "peak RSS, MB"]
+            head = ["", "first commit, s", "later commit, s", "CPU of all, s", "stored, MB", "peak RSS, MB"]
             rows = [row(tool, runs, results.get("shardfs")) for tool, runs in results.items()]
             print(table(head, rows) + "\n", flush=True)
             shutil.rmtree(work / "series")

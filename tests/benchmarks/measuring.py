@@ -34,13 +34,18 @@ print(time.perf_counter() - start, total, digest.hexdigest())
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step took: wall seconds and the resident bytes of its largest process."""
+    """What one step took: wall seconds, seconds of all its processors, resident bytes of its largest process."""
 
-    seconds: float
-    peak_rss: int
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_rss: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.seconds + other.seconds, max(self.peak_rss, other.peak_rss))
+        return Cost(
+            self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
+            max(self.peak_rss, other.peak_rss),
+        )
 
 
 def run(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Cost:
@@ -63,7 +68,7 @@ def run(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Cost:
     log.unlink()
     if child.returncode:
         raise SystemExit(f"{' '.join(argv)}: exit status {child.returncode}\n{said}")
-    return Cost(seconds, usage.ru_maxrss * 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def read_seconds(path: Path) -> float:

@@ -82,12 +82,12 @@ class Tool:
 
     def do_commit(self, number: int) -> Cost:
         """Store the project as version `number` and wait until it is on the disk."""
-        cost = Cost(0.0, 0)
+        cost = Cost()
         for line in self.commit:
             cost += self._run(line.replace("$N", str(number)))
         start = time.perf_counter()
         subprocess.run(["sync", "-f", str(self.scratch)], check=True)
-        return cost + Cost(time.perf_counter() - start, 0)
+        return cost + Cost(time.perf_counter() - start)
 
     def stored(self) -> int:
         """Bytes that the tool keeps for all versions."""
