@@ -153,6 +153,11 @@ class MemorySource:
         fresh.write_text(repr((self.refs, self.tag_refs)))
         fresh.rename(self.store_path / "info" / "refs")
 
+    def end_areas(self) -> None:
+        """What the end of a process does to staging."""
+        self.close()
+        self._areas.clear()
+
     def close(self) -> None:
         for area in self._areas.values():
             area.close()

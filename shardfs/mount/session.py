@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -139,6 +140,8 @@ def _check_device() -> None:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
+        if error.errno == errno.EACCES:
+            return  # the helper fusermount3 may open it for this user, and says so if not
         msg = (
             f"/dev/fuse cannot be opened ({error.strerror}): load the module fuse, or start the container with "
             "--device /dev/fuse --cap-add SYS_ADMIN; `shardfs checkout` works without it"
@@ -215,7 +218,10 @@ def _result(answer: bytes, log_file: Path, begin: int) -> MountRecord:
     kind = getattr(errors, str(value.get("kind")), MountError)
     if not (isinstance(kind, type) and issubclass(kind, ShardfsError)) or issubclass(kind, OSError):
         kind = MountError
-    raise kind(value.get("error") or _last_line(log_file, begin) or f"the daemon ended; its log is {log_file}")
+    told, said = value.get("error", ""), _last_line(log_file, begin)
+    if told and said.startswith("fuse"):  # libfuse and its helper explain themselves on standard error only
+        told = f"{told}: {said}"
+    raise kind(told or said or f"the daemon ended; its log is {log_file}")
 
 
 def _last_line(log_file: Path, begin: int) -> str:

@@ -136,7 +136,10 @@ class Vfs:
         folder, _, name = path.rpartition(b"/")
         if len(name) > MAX_NAME_SIZE:
             raise FsError(errno.ENAMETOOLONG)
-        return self.resolve(folder), name
+        parent = self.resolve(folder)
+        if not parent.is_dir:
+            raise FsError(errno.ENOTDIR)
+        return parent, name
 
     @_operation
     def lookup(self, parent: Node, name: bytes) -> Node:
