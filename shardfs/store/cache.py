@@ -42,7 +42,10 @@ _TOUCH_INTERVAL_S: Final = 10.0  # how late other processes may see that a segme
 _PAUSE_S: Final = 5.0
 _LOCK_TIMEOUT_S: Final = 2.0
 
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+# A flipped bit in the header makes a database read-only; on a disk that really is, throwing it away fails.
+_DAMAGED: Final = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY}
+)
 
 
 class CachedPayload(NamedTuple):

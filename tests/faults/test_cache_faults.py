@@ -266,6 +266,26 @@ def test_damaged_index_heals(cache: Cache, damage: str, suffix: str, live: bool)
     again.close()
 
 
+def test_flipped_bits_of_the_index_heal(cache: Cache) -> None:
+    cache.close()
+    path = cache.directory / "v1" / "cache.sqlite"
+    content = path.read_bytes()
+    spots = [*range(16 * 8, 28 * 8), *random.Random(3).sample(range(len(content) * 8), 200)]
+    for spot in spots:
+        damaged = bytearray(content)
+        damaged[spot // 8] ^= 1 << spot % 8
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        path.write_bytes(damaged)
+        again = open_cache(cache.directory)
+        for number in range(12):
+            holds(again, number)
+        for number in range(20, 24):
+            put(again, number)
+        assert holds(again, 23), spot
+        again.close()
+
+
 def test_index_of_something_else_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
     database = sqlite3.connect(tmp_path / "v1" / "cache.sqlite")
