@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from shardfs.formats.ids import Kind, TreeId
 from shardfs.formats.tree import MAX_NAME_SIZE, TreeEntry
 from shardfs.staging import rebase as rebasing
 from shardfs.staging.attributes import Attributes
-from shardfs.staging.changes import Change, Overlay, changes
+from shardfs.staging.changes import Overlay, StagedChange, changes
 from shardfs.staging.database import Database, insert, row_at, rows_where, set_fact
 from shardfs.staging.durability import Durability
 from shardfs.staging.generations import Generations
@@ -31,13 +31,24 @@ from shardfs.staging.namespace import RENAME_NOREPLACE, Namespace, Removed
 from shardfs.staging.nodes import ROOT, NodeKind, NodeStat, OpenContent, PathKey, Row, Trees, new_row
 from shardfs.staging.opened import Surroundings
 from shardfs.staging.recovery import SWEEP, Recovery, recover
+from shardfs.staging.reserve import Reserve
 from shardfs.staging.snapshot import Snapshot
 from shardfs.staging.view import BASE_TIME, View, path_of
 
 SESSION_WAIT_S: Final = 5.0  # another process that only puts the area in order is done by then
 _BATCH: Final = 500  # entries per transaction of put_entries: others wait for about 20 ms
 
-__all__ = ["RENAME_NOREPLACE", "ROOT", "Area", "AreaFile", "Change", "NodeKind", "NodeStat", "Recovery", "Snapshot"]
+__all__ = [
+    "RENAME_NOREPLACE",
+    "ROOT",
+    "Area",
+    "AreaFile",
+    "NodeKind",
+    "NodeStat",
+    "Recovery",
+    "Snapshot",
+    "StagedChange",
+]
 
 _Names = list[bytes]  # inside the class, `list` is the method
 _Paths = list[PathKey]
@@ -56,11 +67,12 @@ class Area:
         self._snapshots = SnapshotLock(directory / "snapshot.lock")
         self._closing = ClosingLock(directory / "closing.lock")
         self._files = Generations(directory / "files", self._snapshots)
+        self._reserve = Reserve(directory / "reserve")
         self._database = Database(directory / "area.sqlite")
         self._view = View(trees)
         self._names = Namespace(self._view, self._files)
         self._attributes = Attributes(self._database, self._view)
-        self._durability = Durability(self._database, self._files)
+        self._durability = Durability(self._database, self._files, self._reserve)
         self._opened = OpenFiles(
             Surroundings(self._database, self._view, self._files, self._durability, self._closing, open_content)
         )
@@ -142,6 +154,7 @@ class Area:
         self.recovery = recover(self._database, self._files)
         with self._database.write(durable=True) as db:
             set_fact(db, SWEEP, 1)
+        self._reserve.fill()
 
     # Looking
 
@@ -212,13 +225,11 @@ class Area:
 
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a file or link; open handles keep working (ENOENT, EISDIR)."""
-        with self._removing() as (db, removed):
-            self._names.unlink(db, parent, name, removed)
+        self._free(lambda db, removed: self._names.unlink(db, parent, name, removed))
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory (ENOENT, ENOTDIR, ENOTEMPTY)."""
-        with self._removing() as (db, removed):
-            self._names.rmdir(db, parent, name, removed)
+        self._free(lambda db, removed: self._names.rmdir(db, parent, name, removed))
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         """Move an entry, over an existing one unless RENAME_NOREPLACE (EEXIST, EINVAL, ENOTEMPTY ...)."""
@@ -299,12 +310,11 @@ class Area:
 
     def remove(self, path: PathKey) -> None:
         """Remove a file, a link or a whole directory (ENOENT)."""
-        with self._removing() as (db, removed):
-            self._names.remove(db, path, removed)
+        self._free(lambda db, removed: self._names.remove(db, path, removed))
 
     # Commits
 
-    def changes(self) -> Iterator[Change]:
+    def changes(self) -> Iterator[StagedChange]:
         """Paths that differ from the base, as a commit would now take them; parents before children.
 
         Whole directories that were added, removed or moved are listed file by file.
@@ -369,8 +379,7 @@ class Area:
 
     def reset(self, base: TreeId | None, base_time_ns: int = 0) -> None:
         """Drop every change and start at another base. Files that are open lose their names."""
-        with self._removing() as (db, removed):
-            rebasing.reset(db, base, base_time_ns, removed)
+        self._free(lambda db, removed: rebasing.reset(db, base, base_time_ns, removed))
 
     def references(self) -> Iterator[tuple[Kind, bytes]]:
         """Every chunk, manifest and tree that the area itself names, for garbage collection."""
@@ -401,6 +410,15 @@ class Area:
         with self._database.write() as db:
             row = self._names.make(db, parent, name, kind, mode, **columns)
         return self._opened.stat_of(row)
+
+    def _free(self, remove: Callable[[sqlite3.Connection, Removed], None]) -> None:
+        """Remove nodes, even on a full disk."""
+
+        def work() -> None:
+            with self._removing() as (db, removed):
+                remove(db, removed)
+
+        self._durability.despite_full_disk(work)
 
     @contextmanager
     def _removing(self) -> Iterator[tuple[sqlite3.Connection, Removed]]:

@@ -5,25 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 
-from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, TreeEntry
+from shardfs.diff.trees import ChangeKind
+from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
 from shardfs.staging.database import row_at, rows_where
 from shardfs.staging.nodes import ROOT, NodeKind, PathKey, Row
 from shardfs.staging.view import View
 
 
-class ChangeKind(Enum):
-    """How a path differs from the base."""
-
-    ADDED = "added"
-    MODIFIED = "modified"
-    DELETED = "deleted"
-    TYPECHANGE = "typechange"  # file to link or back
-
-
 @dataclass(frozen=True, slots=True)
-class Change:
+class StagedChange:
     """One path that differs from the base: a file, a link or an empty directory.
 
     `new` is None for deletions and for private files, whose content has no id before the commit: for them `size`
@@ -110,7 +101,7 @@ class _Deeper:
     old: bytes | None
 
 
-def changes(overlay: Overlay, view: View) -> Iterator[Change]:
+def changes(overlay: Overlay, view: View) -> Iterator[StagedChange]:
     """Paths that differ from the base; those of a directory by name, parents before children."""
     root = overlay.dirs[ROOT]
     pending = [_Deeper((), _Side(root.base, root), root.base)]
@@ -124,7 +115,7 @@ def changes(overlay: Overlay, view: View) -> Iterator[Change]:
         pending += reversed(deeper)
 
 
-def _compare(overlay: Overlay, view: View, both: _Deeper) -> Iterator[Change | _Deeper]:
+def _compare(overlay: Overlay, view: View, both: _Deeper) -> Iterator[StagedChange | _Deeper]:
     new = both.new
     before = view.tree(both.old).by_name
     after = view.tree(new.tree).by_name if new is not None else {}
@@ -143,7 +134,7 @@ def _compare(overlay: Overlay, view: View, both: _Deeper) -> Iterator[Change | _
 
 def _pair(
     overlay: Overlay, view: View, path: PathKey, entries: tuple[TreeEntry | None, TreeEntry | None], row: Row | None
-) -> Iterator[Change | _Deeper]:
+) -> Iterator[StagedChange | _Deeper]:
     """One path on both sides; `row` is the new side's, if it has one."""
     old, new = entries
     old_tree = old.tree if isinstance(old, DirEntry) else None
@@ -159,27 +150,25 @@ def _pair(
     if side is not None and side.row is None and side.tree == old_tree:
         return
     if old_tree is None and side is not None and _is_empty(overlay, view, side):
-        yield Change(path, ChangeKind.ADDED, None, new)
+        yield StagedChange(path, ChangeKind.ADDED, None, new)
     if side is None and not view.tree(old_tree).entries:
-        yield Change(path, ChangeKind.DELETED, old, None)
+        yield StagedChange(path, ChangeKind.DELETED, old, None)
     yield _Deeper(path, side, old_tree)
 
 
 def _leaf(
     path: PathKey, old: TreeEntry | None, new: TreeEntry | None, row: Row | None, *, exists: bool
-) -> Iterator[Change]:
+) -> Iterator[StagedChange]:
     """The change of a file or link; directories count as absent here."""
     if not exists:
         if old is not None:
-            yield Change(path, ChangeKind.DELETED, old, None)
+            yield StagedChange(path, ChangeKind.DELETED, old, None)
         return
     size = row.size if row is not None else (new.size if isinstance(new, FileEntry) else 0)
     if old is None:
-        yield Change(path, ChangeKind.ADDED, None, new, size)
-    elif isinstance(old, LinkEntry) != isinstance(new, LinkEntry):
-        yield Change(path, ChangeKind.TYPECHANGE, old, new, size)
+        yield StagedChange(path, ChangeKind.ADDED, None, new, size)
     elif old != new:
-        yield Change(path, ChangeKind.MODIFIED, old, new, size)
+        yield StagedChange(path, ChangeKind.MODIFIED, old, new, size)
 
 
 def _is_empty(overlay: Overlay, view: View, side: _Side) -> bool:

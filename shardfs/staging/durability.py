@@ -6,21 +6,24 @@ that was stable is deleted only after the transaction that outdated it is on dis
 
 from __future__ import annotations
 
+import errno
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from shardfs.errors import AreaError
 from shardfs.staging.database import Database, set_fact
 from shardfs.staging.generations import FileKey, Generations
+from shardfs.staging.reserve import Reserve
 
 
 class Durability:
     """Durable transactions of an area."""
 
-    def __init__(self, database: Database, files: Generations) -> None:
+    def __init__(self, database: Database, files: Generations, reserve: Reserve) -> None:
         self._database = database
         self._files = files
+        self._reserve = reserve
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -40,4 +43,17 @@ class Durability:
         """Rows no longer name these generations: delete them when that is on disk, now if they are many or large."""
         if self._files.outdate(keys):
             with suppress(AreaError):  # the operation itself has succeeded; the next sync tries again
-                self.sync()
+                self.despite_full_disk(self.sync)
+
+    def despite_full_disk(self, work: Callable[[], None]) -> None:
+        """Do what frees space or records what was written; on a full disk by means of the reserve.
+
+        `work` must leave everything as it was when it fails.
+        """
+        try:
+            work()
+        except AreaError as error:
+            if error.errno != errno.ENOSPC or not self._reserve.release():
+                raise
+            work()
+            self._reserve.fill()

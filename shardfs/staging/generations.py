@@ -78,7 +78,13 @@ class Generations:
             for key in keys:
                 if key not in self._outdated:
                     self._outdated[key] = self.size(key) or 0
-            return len(self._outdated) > _MAX_OUTDATED or sum(self._outdated.values()) > _MAX_OUTDATED_BYTES
+            waiting = sum(self._outdated.values())
+            return len(self._outdated) > _MAX_OUTDATED or waiting > min(_MAX_OUTDATED_BYTES, self._free_bytes())
+
+    def _free_bytes(self) -> int:
+        """Free space of the disk: what waits for deletion must not be what fills it."""
+        found = os.statvfs(self._directory)
+        return found.f_bavail * found.f_frsize
 
     def outdated(self) -> list[FileKey]:
         """What `outdate` was told and `discard` was not."""

@@ -141,15 +141,20 @@ class OpenNode:
                 if durable:
                     self.around.durability.sync()
                 return
-            around = self.around
-            with around.durability.write() if durable else around.database.write() as db:
-                row = row_at(db, self.row.ino)
-                if row is None or row.wgen != self.wgen:
-                    self.gone = True
-                else:
-                    self.row = self._switch_row(db, row)
-            if not self.gone and row is not None:
-                self._after_seal(row, durable=durable)
+            self.around.durability.despite_full_disk(lambda: self._record(durable=durable))
+
+    def _record(self, *, durable: bool) -> None:
+        """Have the row name what was written."""
+        around = self.around
+        with around.durability.write() if durable else around.database.write() as db:
+            row = row_at(db, self.row.ino)
+            if row is None or row.wgen != self.wgen:
+                self.gone = True
+            else:
+                found = self._switch_row(db, row)
+        if not self.gone and row is not None:
+            self.row = found
+            self._after_seal(row, durable=durable)
 
     def close(self) -> None:
         """Let go of the descriptor, and of the file when nothing names it."""

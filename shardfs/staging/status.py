@@ -9,7 +9,7 @@ from pathlib import Path
 from shardfs.formats.ids import CommitId
 from shardfs.history.paths import show
 from shardfs.staging.adding import stat_cache
-from shardfs.staging.changes import Change
+from shardfs.staging.changes import StagedChange
 from shardfs.staging.comparing import Comparer, Listing, is_tracked
 from shardfs.staging.nodes import NodeKind
 from shardfs.staging.scan import Scanner
@@ -33,7 +33,7 @@ class Status:
 
     branch: str | None
     head: CommitId | None
-    staged: list[Change] = field(default_factory=list)
+    staged: list[StagedChange] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     modified: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)

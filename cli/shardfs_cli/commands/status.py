@@ -14,7 +14,7 @@ from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
 
 if TYPE_CHECKING:
-    from shardfs.staging.changes import Change
+    from shardfs.staging.changes import StagedChange
     from shardfs.staging.status import Status
     from shardfs_cli.output import Output
 
@@ -31,7 +31,7 @@ def command(context: Context) -> None:
             {
                 "branch": status.branch,
                 "head": status.head.hex() if status.head else None,
-                "staged": [{"path": show(c.path), "change": _kind(c)} for c in status.staged],
+                "staged": [{"path": show(c.path), "change": c.kind.value} for c in status.staged],
                 "unfinished": list(status.unfinished),
                 "modified": list(status.modified),
                 "missing": list(status.missing),
@@ -64,11 +64,6 @@ def _lines(status: Status, out: Output) -> list[str]:
     return lines
 
 
-def _row(change: Change, out: Output) -> list[str]:
-    size = "" if _kind(change) == "deleted" else output.size(change.size)
-    return [describe.mark(_kind(change), out), output.name(show(change.path)), size]
-
-
-def _kind(change: Change) -> str:
-    """A file that becomes a link, or the reverse, is a modified one for people."""
-    return "modified" if change.kind.value == "typechange" else change.kind.value
+def _row(change: StagedChange, out: Output) -> list[str]:
+    size = "" if change.kind.value == "deleted" else output.size(change.size)
+    return [describe.mark(change.kind.value, out), output.name(show(change.path)), size]

@@ -54,7 +54,7 @@ def test_changes(area: Area) -> None:
     assert kinds(area) == {
         (b"a",): "modified",
         (b"new",): "added",
-        (b"l",): "typechange",
+        (b"l",): "modified",
         (b"e",): "deleted",
         (b"made",): "added",
         (b"d", b"deep", b"c"): "deleted",
