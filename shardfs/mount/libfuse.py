@@ -153,7 +153,7 @@ class _Engine(mfusepy.FUSE):  # type: ignore[misc]
     def getattr_fuse_3(self, path: bytes | None, buffer: Any, info: Any) -> None:
         """Stat."""
         handle = self._handles.get(info.contents.fh) if info else None
-        attr = self._vfs.fgetattr(handle) if handle else self._vfs.getattr(self._vfs.resolve(path or b""))
+        attr = self._vfs.fgetattr(handle) if handle else self._vfs.stat(path or b"")
         self._fill(buffer.contents, attr)
 
     def readlink(self, path: bytes, buffer: Any, size: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,13 @@ class RefsState:
     tip: CommitId | None  # of the mount's branch, or the detached HEAD
     branches: dict[bytes, CommitId]
     tags: dict[bytes, CommitId]
-    versions: dict[bytes, CommitId]
     since_ns: int = field(compare=False)  # when this mount first saw it
+    line: Callable[[], Sequence[Version]] = field(compare=False)
+
+    @cached_property
+    def versions(self) -> dict[bytes, CommitId]:
+        """The first-parent history, oldest first. Walked when first asked for: mounting must not take long."""
+        return {v.name.encode("utf-8", "surrogateescape"): v.commit for v in self.line()}
 
     def tips(self) -> set[CommitId]:
         """Every commit that a name names."""
@@ -109,10 +115,9 @@ class Refs:
 
     def _load(self, number: int) -> RefsState:
         branches, tags = self._source.branches(), self._source.tags()
-        versions: Sequence[Version] = ()
-        if self._branch is not None:
-            tip = branches.get(self._branch)
-            versions = self._source.versions(self._branch) if tip is not None else ()
+        branch = self._branch
+        if branch is not None:
+            tip = branches.get(branch)
         else:
             head = self._source.head()
             tip = head.commit if head.branch is None else branches.get(head.branch.removeprefix(BRANCHES))
@@ -121,8 +126,8 @@ class Refs:
             tip,
             {name.encode("utf-8", "surrogateescape"): id_ for name, id_ in branches.items()},
             {name.encode("utf-8", "surrogateescape"): id_ for name, id_ in tags.items()},
-            {v.name.encode("utf-8", "surrogateescape"): v.commit for v in versions},
             time.time_ns(),
+            lambda: self._source.versions(branch) if tip is not None and branch is not None else (),
         )
 
     def _reachable(self, tips: set[CommitId]) -> set[CommitId]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from shardfs.errors import FsError
 from shardfs.mount.nodes import Attr, Handle, Named, Node
@@ -19,6 +19,16 @@ class View:
             FsError: ENOENT, ENOTDIR.
         """
         raise FsError(errno.ENOTDIR)
+
+    def find(self, node: Node, names: Sequence[bytes]) -> Named:
+        """The node at a path below a directory, with its attributes when they are at hand.
+
+        Raises:
+            FsError: ENOENT, ENOTDIR.
+        """
+        for name in names:
+            node = node.view.lookup(node, name)
+        return Named(names[-1] if names else b"", node)
 
     def entries(self, node: Node) -> Iterator[Named]:
         """The entries of a directory, without "." and ".."."""

@@ -12,6 +12,7 @@ from shardfs.errors import RefCorruptedError, RemoteUnavailableError
 from shardfs.formats.ids import CommitId
 from shardfs.mount import refs as refs_module
 from shardfs.mount.refs import Refs
+from shardfs.mount.vfs import Vfs
 from tests.mounted import MemorySource
 
 
@@ -92,6 +93,19 @@ def test_all_reachable_commits_are_listed_and_no_others(source: MemorySource) ->
     source.touch()
     refs.expire()
     assert refs.commits() == {*everything, kept}
+
+
+def test_mounting_walks_no_history(tmp_path: Path) -> None:
+    source = MemorySource(tmp_path / "store")
+    tree = source.store.put({})
+    for number in range(100):
+        source.add(tree, f"commit {number}")
+    source.objects.commits_loaded = 0
+    vfs = Vfs(source)
+    vfs.resolve(b"latest")
+    assert source.objects.commits_loaded == 0
+    assert len(vfs.readdir(vfs.resolve(b"versions"))) == 100
+    source.close()
 
 
 def test_a_new_commit_costs_one_step(tmp_path: Path) -> None:
