@@ -146,6 +146,24 @@ def test_read_only_and_other_branches(project: Path, point: Path, tmp_path: Path
             mounted.commit("no")
 
 
+@pytest.mark.parametrize("name", ["with blank, comma\\ and\nnewline", "caf\udce9"], ids=["odd", "not UTF-8"])
+def test_mount_points_of_any_name(project: Path, tmp_path: Path, name: str) -> None:
+    point = tmp_path / name
+    record = session.mount(point, project)
+    assert session.list_mounts() == [record]
+    assert (point / "latest" / "a.txt").read_bytes() == b"hello\n"
+    session.unmount(point)
+    assert not point.exists()
+
+
+def test_sources_of_any_name(tmp_path: Path, point: Path) -> None:
+    project = tmp_path / "a,b\\c d"
+    make_project(project, {"a": b"a"})
+    session.mount(point, project)
+    assert (point / "latest" / "a").read_bytes() == b"a"
+    session.unmount(point)
+
+
 # Ending
 
 
@@ -331,6 +349,41 @@ def test_readers_see_whole_versions_while_commits_happen(project: Path, point: P
                 thread.join()
         assert wrong == []
         assert len(os.listdir(mounted.point / "versions")) == 6
+
+
+def test_garbage_collection_disturbs_no_reader(project: Path, point: Path, tmp_path: Path) -> None:
+    with shardfs.open(project) as repo:
+        repo.create_branch("dropped")
+        repo.switch("dropped")
+        add_commit(repo, {"dropped": os.urandom(1 << 20)}, "dropped")
+        repo.switch("main")
+        repo.delete_branch("dropped", force=True)
+    with mounting(project, point, tmp_path) as mounted:
+        wrong: list[object] = []
+        stop = threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                fd = os.open(mounted.latest / "big.bin", os.O_RDONLY)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # ask the daemon again, not the page cache
+                data = os.pread(fd, len(DATA), 0)
+                os.close(fd)
+                if data != DATA:
+                    wrong.append(len(data))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            for number in range(3):
+                (mounted.staging / "new").write_bytes(os.urandom(100_000))
+                mounted.commit(f"version {number}")
+                with shardfs.open(project) as repo:
+                    repo.gc(grace_s=0)
+        finally:
+            stop.set()
+            thread.join()
+        assert wrong == []
+        assert "EIO" not in mounted.errors()
 
 
 def test_a_file_that_is_being_written_is_committed_as_it_was(project: Path, point: Path, tmp_path: Path) -> None:

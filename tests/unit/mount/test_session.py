@@ -183,3 +183,14 @@ def test_importing_the_session_loads_neither_fuse_nor_the_store() -> None:
     program = f"import sys, shardfs.mount.session; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_log_of_a_daemon_stays_small(tmp_path: Path) -> None:
+    program = (
+        "import logging, sys; from pathlib import Path; from shardfs.mount import daemon;"
+        "daemon._log_to(Path(sys.argv[1])); [logging.getLogger('x').warning('y' * 1000) for _ in range(6000)]"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "log")], check=True)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(sizes) == ["log", "log.1", "log.2", "log.3"]
+    assert max(sizes.values()) <= 1 << 20
