@@ -8,12 +8,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from shardfs.errors import IndexCorruptedError
+from shardfs.errors import IndexCorruptedError, StoreError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.store.database import database_errors, immediate
@@ -52,7 +53,7 @@ class Index:
             IndexCorruptedError: not a readable database of this version. ReadOnlyError, OutOfSpaceError, StoreError.
         """
         self._tables = tables
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._forget_folder: weakref.finalize[..., Index] | None = None
         self._file = IndexFile(path, tmp, self._fill, anew=anew)
 
     @classmethod
@@ -62,23 +63,26 @@ class Index:
         Raises:
             StoreError: there is no room for it in the system's temporary directory either.
         """
-        folder = tempfile.TemporaryDirectory(prefix="shardfs-index-")
-        copy = Path(folder.name, path.name)
+        folder = tempfile.mkdtemp(prefix="shardfs-index-")
+        copy = Path(folder, path.name)
         for suffix in ("", "-wal"):
             with suppress(OSError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         try:
-            index = cls(copy, Path(folder.name), tables)
-        except IndexCorruptedError:  # copied while it was written to
-            copy.unlink()
-            index = cls(copy, Path(folder.name), tables)
-        index._folder = folder
+            try:
+                index = cls(copy, copy.parent, tables)
+            except IndexCorruptedError:  # copied while it was written to
+                index = cls(copy, copy.parent, tables, anew=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        index._forget_folder = weakref.finalize(index, shutil.rmtree, folder, ignore_errors=True)
         return index
 
     @property
     def is_private(self) -> bool:
         """Whether this is a copy that no other process sees."""
-        return self._folder is not None
+        return self._forget_folder is not None
 
     def rebuild(self) -> None:
         """Make the index again from the packs' own tables; packs of remotes are forgotten."""
@@ -87,8 +91,8 @@ class Index:
     def close(self) -> None:
         """Close the connections of all threads."""
         self._file.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._forget_folder is not None:
+            self._forget_folder()
 
     # Reading
 
@@ -212,8 +216,14 @@ class Index:
                 _add_pack(db, pack_id, size, entries, LOCAL)
 
     def _query(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        with database_errors(self._file.path):
-            return self._connect().execute(sql, values).fetchall()
+        for tries_left in (2, 1, 0):
+            try:
+                with database_errors(self._file.path):
+                    return self._connect().execute(sql, values).fetchall()
+            except (StoreError, IndexCorruptedError):
+                if not tries_left or self._file.is_current():
+                    raise
+        return []
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

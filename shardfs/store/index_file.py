@@ -16,11 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from shardfs.errors import IndexCorruptedError
+from shardfs.errors import IndexCorruptedError, StoreError
 from shardfs.store.atomic import writing
 from shardfs.store.database import database_errors, open_database
 
 SCHEMA_VERSION: Final = 1
+_TRIES: Final = 3  # openings that may fail because the file was deleted meanwhile
 
 Fill = Callable[[sqlite3.Connection], None]
 
@@ -80,6 +81,11 @@ class IndexFile:
             self._local.connection = found
         return found.sqlite
 
+    def is_current(self) -> bool:
+        """Whether this thread's connection is to the file that is there now."""
+        found: _Connection | None = getattr(self._local, "connection", None)
+        return found is not None and found.identity == _identity(self.path)
+
     def replace(self) -> None:
         """Make the file again; every process goes on with the new one at its next query. Errors as the constructor."""
         with _directory_lock(self.path, fcntl.LOCK_EX):
@@ -94,6 +100,16 @@ class IndexFile:
             self._local = threading.local()
 
     def _open(self) -> _Connection:
+        for _ in range(_TRIES):
+            before = _identity(self.path)
+            try:
+                return self._open_once()
+            except (StoreError, IndexCorruptedError):
+                if before is not None and before == _identity(self.path):
+                    raise
+        return self._open_once()
+
+    def _open_once(self) -> _Connection:
         with database_errors(self.path):
             with _directory_lock(self.path, fcntl.LOCK_SH):
                 if _size(self.path):

@@ -51,7 +51,11 @@ class PackWriter:
         with atomic.writing(f"cannot write a pack in {layout.root}"):
             self._temp = atomic.temp_name(layout.tmp)
             self._file = self._temp.open("xb", buffering=1 << 20)
-            self._write(HEADER)
+            try:
+                self._write(HEADER)
+            except BaseException:
+                self.abort()
+                raise
 
     @property
     def is_full(self) -> bool:

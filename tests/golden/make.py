@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from shardfs.codecs.registry import RAW, ZSTD
@@ -89,7 +90,11 @@ def write_pack(layout: Layout) -> FinishedPack:
     writer = PackWriter(layout)
     writer.add(Kind.CHUNK, chunk_id(WEIGHTS), RAW.code, WEIGHTS, len(WEIGHTS), None)
     writer.add(Kind.CHUNK, chunk_id(TEXT), ZSTD.code, ZSTD.encode(TEXT), len(TEXT), None)
-    parsed = {"tree": Tree.from_bytes, "manifest": Manifest.from_bytes, "commit": Commit.from_bytes}
+    parsed: dict[str, Callable[[bytes], Tree | Manifest | Commit]] = {
+        "tree": Tree.from_bytes,
+        "manifest": Manifest.from_bytes,
+        "commit": Commit.from_bytes,
+    }
     for name, (kind, data) in objects().items():
         id_ = parsed[name.split(".")[1]](data).id
         payload = ZSTD.encode(data)
