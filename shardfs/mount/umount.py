@@ -36,7 +36,7 @@ def unmount(mountpoint: Path, *, force: bool = False, timeout_s: float = 10.0) -
         MountError: nothing of shardfs is mounted there, or it is busy and `force` is not set; the message names the
             processes that use it.
     """
-    point = Path(os.path.abspath(mountpoint))  # noqa: PTH100 - Path.resolve would look at the mount
+    point = _locate(mountpoint)
     row = mountinfo.top_row(point)
     record = records.read(point)
     if row is None or row.type != mountinfo.TYPE:
@@ -86,6 +86,17 @@ def users(mountpoint: Path) -> list[str]:
             with suppress(OSError):
                 found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
     return found
+
+
+def _locate(mountpoint: Path) -> Path:
+    """The absolute path that the kernel's table has; links are followed only where nothing is mounted."""
+    point = Path(os.path.abspath(mountpoint))  # noqa: PTH100 - Path.resolve would look at the mount
+    if mountinfo.top_row(point) is not None:
+        return point
+    with suppress(OSError):
+        behind_links = point.parent.resolve() / point.name
+        return behind_links if mountinfo.top_row(behind_links) is not None else point.resolve()
+    return point
 
 
 def _detach_live(point: Path, record: MountRecord | None, *, force: bool, timeout_s: float) -> None:

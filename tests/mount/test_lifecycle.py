@@ -182,6 +182,18 @@ def test_a_busy_mount_names_who_uses_it(project: Path, point: Path) -> None:
     assert not point.exists()
 
 
+@pytest.mark.parametrize("where", ["folder/models", "link"])
+def test_a_mount_is_found_behind_links(project: Path, tmp_path: Path, where: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "link").symlink_to("real/models")
+    (tmp_path / "real" / "models").mkdir()
+    record = session.mount(tmp_path / where, project)
+    assert record.mountpoint == tmp_path / "real" / "models"
+    session.unmount(tmp_path / where)
+    assert mountinfo.top_row(record.mountpoint) is None
+
+
 def test_the_tool_of_fuse_ends_a_mount_cleanly(project: Path, point: Path) -> None:
     record = session.mount(point, project)
     subprocess.run(["fusermount3", "-u", point], check=True)
