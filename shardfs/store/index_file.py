@@ -110,7 +110,7 @@ class IndexFile:
         return self._open_once()
 
     def _open_once(self) -> _Connection:
-        with database_errors(self.path):
+        with writing(f"cannot open {self.path}"), database_errors(self.path):
             with _directory_lock(self.path, fcntl.LOCK_SH):
                 if _size(self.path):
                     return self._checked()
@@ -130,6 +130,10 @@ class IndexFile:
             found.sqlite.close()
             msg = f"index {self.path} has schema {version}, this program knows {SCHEMA_VERSION}"
             raise IndexCorruptedError(f"{msg}; run `shardfs doctor --rebuild-index`")
+        if not _is_writable_format(self.path):
+            found.sqlite.close()
+            msg = f"index {self.path} has a damaged header; run `shardfs doctor --rebuild-index`"
+            raise IndexCorruptedError(msg)
         return found
 
     def _make(self) -> None:
@@ -198,6 +202,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _is_writable_format(path: Path) -> bool:
+    """Whether SQLite may write the file: after a flipped bit here it takes the file for a newer SQLite's."""
+    with path.open("rb") as file:
+        return file.read(20)[18:] in (b"\1\1", b"\2\2")  # as made, and in WAL mode
 
 
 def _size(path: Path) -> int:

@@ -16,6 +16,7 @@ from shardfs.errors import IndexCorruptedError, ReadOnlyError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.store.index import LOCAL, Index, PackTable
+from tests.stores import flip
 
 
 def _id(number: int) -> bytes:
@@ -182,6 +183,15 @@ def test_garbage_is_named_as_such(tmp_path: Path, data: bytes) -> None:
     anew = Index(tmp_path / "index.sqlite", tmp_path, lambda: [_table(1, 10)], anew=True)
     assert anew.find(_id(10))
     anew.close()
+
+
+@pytest.mark.parametrize("offset", [18, 19])
+def test_a_header_that_forbids_writing_is_damage(index: Index, tmp_path: Path, offset: int) -> None:
+    """SQLite takes it for a newer version's file, which it reads and never writes."""
+    index.close()
+    flip(tmp_path / "index.sqlite", offset, 2)
+    with pytest.raises(IndexCorruptedError):
+        Index(tmp_path / "index.sqlite", tmp_path, lambda: ())
 
 
 def test_an_empty_file_is_what_a_power_cut_leaves(tmp_path: Path) -> None:
