@@ -53,7 +53,8 @@ def test_tutorial_works_as_written(tmp_path: Path, minilm: list[Path]) -> None:
     making, *steps = blocks
     assert "checkpoints.py" in making
     script = "\n".join(steps).replace("/tmp/checkpoints", str(minilm[0].parent)).replace("8750", str(free_port()))
-    stop = "trap 'kill $server; fusermount3 -uqz project/models; fusermount3 -uqz remote-models' ERR"
+    points = f"{tmp_path}/project/models {tmp_path}/remote-models"
+    stop = f"trap 'kill $server; for point in {points}; do fusermount3 -uqz $point; done' ERR"
     output = run_bash(["-eEuxo", "pipefail", "-c", f"server=\n{stop}\n{script}"], tmp_path)
     assert "0004-epoch-2-both-containers" in output or "0003-epoch-2-one-container" in output
 
