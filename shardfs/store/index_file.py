@@ -130,7 +130,7 @@ class IndexFile:
             found.sqlite.close()
             msg = f"index {self.path} has schema {version}, this program knows {SCHEMA_VERSION}"
             raise IndexCorruptedError(f"{msg}; run `shardfs doctor --rebuild-index`")
-        if not _is_writable_format(self.path):
+        if _is_refused(found.sqlite, self.path):
             found.sqlite.close()
             msg = f"index {self.path} has a damaged header; run `shardfs doctor --rebuild-index`"
             raise IndexCorruptedError(msg)
@@ -204,10 +204,24 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_writable_format(path: Path) -> bool:
-    """Whether SQLite may write the file: after a flipped bit here it takes the file for a newer SQLite's."""
-    with path.open("rb") as file:
-        return file.read(20)[18:] in (b"\1\1", b"\2\2")  # as made, and in WAL mode
+def _is_refused(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether SQLite refuses to write a file that may be written: a flipped bit in the header makes it look newer.
+
+    SQLite is asked, the header is not read: closing the file would drop the POSIX locks of all connections that this
+    process has to it, and the last connection of another process would delete the log that they use.
+    """
+    timeout = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except sqlite3.OperationalError as error:  # usually: another process is writing
+        return error.sqlite_errorcode == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute(f"PRAGMA busy_timeout = {timeout}")
+    return False
 
 
 def _size(path: Path) -> int:

@@ -194,6 +194,19 @@ def test_a_header_that_forbids_writing_is_damage(index: Index, tmp_path: Path, o
         Index(tmp_path / "index.sqlite", tmp_path, lambda: ())
 
 
+def test_a_second_opening_keeps_the_locks_of_the_first(index: Index, tmp_path: Path) -> None:
+    """Closing any descriptor of a file drops a process's POSIX locks on it; others would then delete the log."""
+    index.add_packs([_table(1, 10)])
+    Index(tmp_path / "index.sqlite", tmp_path, lambda: ()).close()
+    program = (
+        "import sys; from pathlib import Path; from shardfs.store.index import Index; folder = Path(sys.argv[1]);"
+        "i = Index(folder / 'index.sqlite', folder, lambda: ()); assert i.packs(); i.close()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert (tmp_path / "index.sqlite-wal").exists()
+    assert index.find(_id(10))
+
+
 def test_an_empty_file_is_what_a_power_cut_leaves(tmp_path: Path) -> None:
     (tmp_path / "index.sqlite").touch()
     index = Index(tmp_path / "index.sqlite", tmp_path, lambda: [_table(1, 10)])
