@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from shardfs.staging.area import Area
 from shardfs.staging.comparing import Comparer, Listing, place_of
 from shardfs.staging.entries import stage
 from shardfs.staging.ingest import Ingest
-from shardfs.staging.nodes import NodeKind, PathKey
+from shardfs.staging.nodes import NodeKind, NodeStat, PathKey
 from shardfs.staging.scan import Found, Scanner
 from shardfs.staging.statcache import FILE_NAME, StatCache
 from shardfs.staging.workspace import Workspace
@@ -127,11 +127,19 @@ def _empty_folders(batch: Batch, found: list[Found], listing: Listing) -> list[I
 
 
 def _remove_missing(area: Area, root: Path, targets: list[Path]) -> int:
-    """Remove from staging what is below the targets and no longer in the work tree."""
-    tracked = _tracked(area, [_relative(root, target) for target in targets] or [()])
-    gone = [path for path in tracked if not os.path.lexists(place_of(root, path))]
+    """Remove from staging what is below the targets and no longer in the work tree; returns how many files."""
+    starts = [_relative(root, target) for target in targets] or [()]
+    return _remove_except(area, starts, lambda path: os.path.lexists(place_of(root, path)))
+
+
+def _remove_except(area: Area, starts: list[PathKey], stays: Callable[[PathKey], bool]) -> int:
+    """Remove what is at or below some paths and does not stay, emptied directories too; returns how many files."""
+    gone = [path for path in _tracked(area, starts) if not stays(path)]
     for path in gone:
         area.remove(path)
+    for path in reversed(_folders(area, starts)):  # what is in a directory before it
+        if not stays(path) and not area.list(area.find(path).ino):
+            area.remove(path)
     return len(gone)
 
 
@@ -215,9 +223,7 @@ def stage_directory(repo: Workspace, directory: Path, branch: str, progress: Pro
         cache = stat_cache(repo) if inside else StatCache(Path(os.devnull) / "none", ())
         _, items = _stage(repo, directory, found, Listing(area), cache, progress)
         wanted = {tuple(path.split(b"/")) for path, _ in found}
-        for path in _tracked(area, [()]):
-            if path not in wanted:
-                area.remove(path)
+        _remove_except(area, [()], wanted.__contains__)
         area.put_entries(items)
         cache.save(repo.store.index.packs())
 
@@ -247,17 +253,22 @@ def _exists(area: Area, path: PathKey) -> bool:
 
 def _tracked(area: Area, targets: list[PathKey]) -> list[PathKey]:
     """Files and links of staging at or below some paths."""
-    found: list[PathKey] = []
+    return sorted({path for path, node in _below(area, targets) if node.kind is not NodeKind.DIR})
+
+
+def _folders(area: Area, targets: list[PathKey]) -> list[PathKey]:
+    """Directories of staging at or below some paths, each before what is in it; never the root."""
+    return sorted({path for path, node in _below(area, targets) if node.kind is NodeKind.DIR and path})
+
+
+def _below(area: Area, targets: list[PathKey]) -> Iterator[tuple[PathKey, NodeStat]]:
     for target in targets:
         try:
-            node = area.find(target)
+            pending = [(target, area.find(target))]
         except AreaError:
             continue
-        pending = [(target, node)]
         while pending:
             path, node = pending.pop()
+            yield path, node
             if node.kind is NodeKind.DIR:
                 pending += [((*path, child.name), child) for child in area.list(node.ino)]
-            else:
-                found.append(path)
-    return sorted(found)

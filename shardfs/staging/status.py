@@ -49,7 +49,7 @@ def status(repo: Workspace) -> Status:
     if result.branch is None or repo.read_only:
         return result
     area = repo.area()
-    result.staged = list(area.changes())
+    result.staged = sorted(area.changes(), key=lambda change: change.path)
     result.unfinished = [show(path) for path in area.unfinished()]
     if repo.root is not None:
         _compare(repo, repo.root, Listing(area), stat_cache(repo), result)

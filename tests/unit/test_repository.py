@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -121,6 +122,13 @@ def test_status_tells_staged_modified_missing_and_untracked(repo: Repository) ->
     assert [(c.kind.value, c.path) for c in found.staged] == [("added", (b"staged",))]
 
 
+def test_status_sorts_what_is_staged_by_path(repo: Repository) -> None:
+    for name in ("a/z", "a/b/c", "b"):
+        write(name, name)
+    repo.add(["."])
+    assert [c.path for c in repo.status().staged] == [(b"a", b"b", b"c"), (b"a", b"z"), (b"b",)]
+
+
 def test_add_with_update_deleted_stages_deletions(repo: Repository) -> None:
     write("a", "one")
     write("b", "two")
@@ -130,6 +138,18 @@ def test_add_with_update_deleted_stages_deletions(repo: Repository) -> None:
     assert repo.add(["."], update_deleted=True).removed == 1
     repo.commit("second")
     assert [e.name for e in repo.entries("HEAD")] == [b"b"]
+
+
+def test_directories_that_are_gone_are_no_longer_staged(repo: Repository) -> None:
+    for name in ("kept/a", "gone/deep/b", "gone/c", "half/d", "half/e"):
+        write(name, name)
+    repo.add(["."])
+    repo.commit("first")
+    shutil.rmtree("gone")
+    Path("half/d").unlink()
+    assert repo.add([".", "half"], update_deleted=True).removed == 3
+    repo.commit("second")
+    assert [path for path, _ in repo.walk("HEAD")] == [(b"half",), (b"half", b"e"), (b"kept",), (b"kept", b"a")]
 
 
 def test_add_refuses_what_cannot_be_versioned_and_stages_nothing(repo: Repository) -> None:
@@ -207,7 +227,8 @@ def test_checkout_writes_nothing_through_a_link_out_of_the_tree(repo: Repository
 
 def test_import_makes_a_directory_the_whole_tree(repo: Repository, tmp_path: Path) -> None:
     write("old", "1")
-    repo.add(["old"])
+    write("folder/deep/old", "1")
+    repo.add(["."])
     repo.commit("first")
     source = tmp_path / "source"
     (source / "sub").mkdir(parents=True)

@@ -60,7 +60,7 @@ def _lines(status: Status, out: Output) -> list[str]:
         lines += ["", "not tracked; `shardfs add` tracks them:"]
         lines += [f"  ?  {output.name(path)}" for path in status.untracked]
     if len(lines) == 1:
-        lines.append("nothing to commit, no file differs")
+        lines.append("nothing to commit, no file differs" if status.branch else "no branch, no staging to compare with")
     return lines
 
 
