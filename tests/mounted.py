@@ -65,6 +65,7 @@ class MemorySource:
         self.objects = MemoryObjects(self.store)
         self.refs: dict[str, CommitId] = {}
         self.tag_refs: dict[str, CommitId] = {}
+        self.remote_refs: dict[str, CommitId] = {}
         self.head_value = Head(BRANCHES + "main")
         self.refreshed = 0
         self._areas: dict[str, Area] = {}
@@ -81,6 +82,9 @@ class MemorySource:
 
     def tags(self) -> dict[str, CommitId]:
         return dict(self.tag_refs)
+
+    def remote_branches(self) -> dict[str, CommitId]:
+        return dict(self.remote_refs)
 
     def versions(self, branch: str | None = None, /) -> list[Version]:
         line: list[CommitId] = []

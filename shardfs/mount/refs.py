@@ -32,6 +32,7 @@ class RefsState:
     tip: CommitId | None  # of the mount's branch, or the detached HEAD
     branches: dict[bytes, CommitId]
     tags: dict[bytes, CommitId]
+    fetched: frozenset[CommitId]  # tips of branches of remotes
     since_ns: int = field(compare=False)  # when this mount first saw it
     line: Callable[[], Sequence[Version]] = field(compare=False)
 
@@ -40,9 +41,13 @@ class RefsState:
         """The first-parent history, oldest first. Walked when first asked for: mounting must not take long."""
         return {v.name.encode("utf-8", "surrogateescape"): v.commit for v in self.line()}
 
+    def names(self) -> tuple[object, ...]:
+        """What tells one state from another."""
+        return (self.tip, self.branches, self.tags, self.fetched)
+
     def tips(self) -> set[CommitId]:
         """Every commit that a name names."""
-        found = {*self.branches.values(), *self.tags.values()}
+        found = {*self.branches.values(), *self.tags.values(), *self.fetched}
         return found if self.tip is None else found | {self.tip}
 
 
@@ -110,7 +115,7 @@ class Refs:
                 raise
             log.exception("refs cannot be read, the last known ones are shown")
             return last
-        same = last is not None and (fresh.tip, fresh.branches, fresh.tags) == (last.tip, last.branches, last.tags)
+        same = last is not None and last.names() == fresh.names()
         return last if same and last is not None else fresh
 
     def _load(self, number: int) -> RefsState:
@@ -126,6 +131,7 @@ class Refs:
             tip,
             {name.encode("utf-8", "surrogateescape"): id_ for name, id_ in branches.items()},
             {name.encode("utf-8", "surrogateescape"): id_ for name, id_ in tags.items()},
+            frozenset(self._source.remote_branches().values()),
             time.time_ns(),
             lambda: self._source.versions(branch) if tip is not None and branch is not None else (),
         )

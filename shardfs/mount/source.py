@@ -100,6 +100,10 @@ class Source(Protocol):
         """Tags by short name."""
         ...
 
+    def remote_branches(self) -> dict[str, CommitId]:
+        """Branches of remotes as of the last fetch."""
+        ...
+
     def versions(self, branch: str | None = None, /) -> Sequence[Version]:
         """First-parent history of a branch, oldest first."""
         ...

@@ -215,10 +215,13 @@ def test_ctrl_c_ends_a_mount_in_the_foreground(project: Path, point: Path) -> No
     program = "import sys; from shardfs.mount import session; session.mount(*sys.argv[1:], foreground=True)"
     command = [sys.executable, "-c", program, str(point), str(project)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert eventually(lambda: (point / "latest").is_symlink(), 10)
-        assert [r.pid for r in session.list_mounts()] == [process.pid]
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=ENDS_S)
+        try:
+            assert eventually(lambda: [r.pid for r in session.list_mounts()] == [process.pid], 10)
+            assert (point / "latest" / "a.txt").read_bytes() == b"hello\n"
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=ENDS_S)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (0, "")
     assert not point.exists()
 
@@ -284,7 +287,7 @@ def test_a_killed_daemon_loses_nothing_that_was_closed_and_is_replaced(project: 
     os.fsync(synced.fileno())
     os.kill(record.pid, signal.SIGKILL)
     assert eventually(lambda: gone(record.pid), 5)
-    with pytest.raises(OSError, match="not connected"):
+    with pytest.raises(OSError, match=r"not connected|abort"):
         os.listdir(point)
     with suppress(OSError):
         synced.close()
@@ -324,7 +327,7 @@ def test_two_mounts_of_one_repository(project: Path, tmp_path: Path) -> None:
     one, two = (mounting(project, tmp_path / name, tmp_path / f"home-{name}") for name in ("one", "two"))
     with one as first, two as second:
         (first.staging / "new").write_bytes(b"data")
-        assert (second.staging / "new").read_bytes() == b"data"
+        assert eventually(lambda: (second.staging / "new").read_bytes() == b"data", 1)
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is what is tested
             (second.staging / "other").write_bytes(b"data")
         assert caught.value.errno == errno.EBUSY

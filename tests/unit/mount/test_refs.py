@@ -89,7 +89,11 @@ def test_all_reachable_commits_are_listed_and_no_others(source: MemorySource) ->
     kept = source.put({(b"y",): b"y"}, "third")
     refs.expire()
     assert refs.commits() == {*everything, lost, kept}
-    del source.refs["exp"]
+    source.remote_refs["origin/exp"] = source.refs.pop("exp")
+    source.touch()
+    refs.expire()
+    assert refs.commits() == {*everything, lost, kept}
+    del source.remote_refs["origin/exp"]
     source.touch()
     refs.expire()
     assert refs.commits() == {*everything, kept}
