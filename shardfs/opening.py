@@ -70,16 +70,13 @@ def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress |
 def open_remote(url: str) -> Repository:
     """See `shardfs.open_remote`."""
     from shardfs.remotes import registry
+    from shardfs.transfer import mirror
 
     registry.check_url(url)
     name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     path = config.cache_home() / "remotes" / name
     if not (path / "config.toml").exists():
-        with os_errors(f"cannot create {path}"):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = Store.create(path)
-        config.set_remote(store.layout.config, "origin", url)
-        store.close()
+        mirror.create(path, url).close()
     repo = Repository(path, url=url)
     try:
         repo.refresh()

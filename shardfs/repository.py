@@ -505,7 +505,7 @@ class Repository:
         if self.url is not None:
             from shardfs.transfer import mirror
 
-            mirror.mirror(self.store, self.remote("origin"))
+            mirror.refresh(self.store, self.url, self.remote("origin"))
 
     # Maintenance
 

@@ -59,7 +59,7 @@ class RefStore:
         """Refs whose full names start with `prefix`, sorted by name.
 
         Raises:
-            RefCorruptedError: one of them is damaged.
+            RefCorruptedError: one of them is damaged. StoreError: the store is gone.
         """
         found: dict[str, CommitId] = {}
         for name in self._names(prefix):
@@ -190,6 +190,9 @@ class RefStore:
 
     def _names(self, prefix: str) -> Iterator[str]:
         found: list[str] = []
+        if not self._layout.root.is_dir():  # not a store without refs, but no store
+            msg = f"{self._layout.root} is gone"
+            raise StoreError(msg)
         # os.walk passes over directories that a writer removes meanwhile; Path.rglob stops with an error.
         for folder, _, files in os.walk(self._layout.root / "refs"):
             base = Path(folder).relative_to(self._layout.root).as_posix()

@@ -2,10 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
+from shardfs import config
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, TAGS, Head
 from shardfs.remotes.base import Remote
+from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
 from shardfs.transfer.fetch import fetch
+
+
+def create(path: Path, url: str) -> Store:
+    """Make an empty store for a view of `url`.
+
+    Raises:
+        AlreadyExistsError: there is a store. ReadOnlyError, OutOfSpaceError, StoreError: by the disk.
+    """
+    with os_errors(f"cannot create {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = Store.create(path)
+    config.set_remote(store.layout.config, "origin", url)
+    return store
+
+
+def refresh(store: Store, url: str, remote: Remote) -> None:
+    """Bring a view up to date. It lies among caches, which anybody may delete: then it is made again, and appears whole.
+
+    Raises:
+        RemoteError, StoreError: the store keeps what it had.
+    """
+    root = store.layout.root
+    if root.exists():
+        mirror(store, remote)
+        return
+    temp = root.with_name(f"{root.name}-{os.urandom(8).hex()}")
+    try:
+        fresh = create(temp, url)
+        try:
+            mirror(fresh, remote)
+        finally:
+            fresh.close()
+        with os_errors(f"cannot create {root}"):
+            try:
+                temp.rename(root)
+            except OSError:
+                if not root.exists():  # no other process was faster
+                    raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def mirror(store: Store, remote: Remote) -> None:

@@ -22,6 +22,7 @@ from shardfs.errors import (
     RefNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    StoreError,
     UnsupportedFileError,
     UsageError,
 )
@@ -370,6 +371,24 @@ def test_a_view_of_a_remote_refuses_changes(repo: Repository, tmp_path: Path) ->
         repo.commit("second", allow_empty=True)
         view.refresh()
         assert [version.name for version in view.versions()] == ["0001-first", "0002-second"]
+
+
+def test_a_view_whose_cache_is_deleted_is_made_again(repo: Repository, tmp_path: Path) -> None:
+    write("a", "1")
+    repo.add(["a"])
+    repo.commit("first", tag="v1")
+    with shardfs.open_remote(str(repo.store_path)) as view:
+        assert content(view, "main:a") == b"1"
+        shutil.rmtree(view.store_path.parent)
+        with pytest.raises(StoreError):
+            view.branches()  # a mount goes on with what it knows, an empty answer would take everything away
+        view.refresh()
+        assert list(view.tags()) == ["v1"]
+        assert content(view, "main:a") == b"1"
+        repo.commit("second", allow_empty=True)
+        view.refresh()
+        assert [version.name for version in view.versions()] == ["0001-first", "0002-second"]
+        assert list(view.store_path.parent.iterdir()) == [view.store_path]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs, which takes root")
