@@ -28,7 +28,7 @@ def create(path: Path, url: str) -> Store:
 
 
 def refresh(store: Store, url: str, remote: Remote) -> None:
-    """Bring a view up to date. It lies among caches, which anybody may delete: then it is made again, and appears whole.
+    """Bring a view up to date. It lies among caches, which anybody may delete: then it appears again, whole.
 
     Raises:
         RemoteError, StoreError: the store keeps what it had.
