@@ -19,6 +19,7 @@ from tests.cli.conftest import PROGRAM, Shell
 pytestmark = pytest.mark.fuse
 
 SCHEMAS = schema.load()
+VISIBLE_WITHIN_S = 1.0  # what another process changed; docs/reference/mount-semantics.md
 MOUNT_FUSE = shutil.which("mount.fuse3", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
@@ -46,6 +47,9 @@ def test_versions_are_directories_and_staging_becomes_a_commit(
     (models / "staging/weights/model.safetensors").write_bytes(safetensors_bytes(1))
     assert "weights/model.safetensors" in project("status").out  # staged, or for a moment still being written
     project("commit", "-m", "epoch 1")
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while names(models / "versions") == ["0001-initial"] and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert names(models / "versions") == ["0001-initial", "0002-epoch-1"]
     assert (models / "latest/weights/model.safetensors").read_bytes() == safetensors_bytes(1)
     (models / "staging/note.txt").write_text("hello")
