@@ -430,9 +430,14 @@ class Repository:
         self.settings = config.load(self.store_path / "config.toml")
 
     def remove_remote(self, name: str) -> None:
-        """Forget a remote and its remote-tracking branches. Raises RefNotFoundError."""
+        """Forget a remote, its remote-tracking branches and what it holds. Raises RefNotFoundError."""
         config.set_remote(self._writable().layout.config, name, None)
         branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
+        self.store.forget_place(name)
+        with self._guard:
+            connection = self._remotes.pop(name, None)
+        if connection is not None:
+            connection.close()
         self.settings = config.load(self.store_path / "config.toml")
 
     def remote(self, name: str) -> Remote:

@@ -213,6 +213,12 @@ class Store:
                     self.layout.pack(pack_id).unlink(missing_ok=True)
             self.index.remove_packs(doomed)
 
+    def forget_place(self, place: str) -> None:
+        """Forget which packs a remote holds: what counts as stored there is never stored here."""
+        with self.lock.hold("remote"):
+            self._share_index()
+            self.index.remove_packs(self.index.packs(place), place)
+
     def write_pack_listing(self) -> None:
         """Write `info/packs` again from the index."""
         listed = [PackSize(i, size) for i, size in sorted(self.index.packs(LOCAL).items())]

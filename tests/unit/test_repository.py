@@ -354,6 +354,20 @@ def test_push_clone_pull_and_divergence(repo: Repository, tmp_path: Path) -> Non
             copy.push()
 
 
+def test_what_only_a_forgotten_remote_had_is_stored_again(repo: Repository, tmp_path: Path) -> None:
+    write("a", "only there" * 1000)
+    repo.add(["a"])
+    repo.commit("first")
+    with shardfs.clone(str(repo.store_path), tmp_path / "copy") as copy:
+        copy.remove_remote("origin")
+        problems = copy.verify().problems
+        assert [problem.file for problem in problems] == ["a"]
+        shutil.copy("a", tmp_path / "copy" / "a")
+        copy.add([tmp_path / "copy" / "a"])
+        assert content(copy, "HEAD:a") == b"only there" * 1000
+        assert copy.verify().ok
+
+
 def test_a_failed_clone_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFoundError):
         shardfs.clone(str(tmp_path / "nowhere"), tmp_path / "copy")
