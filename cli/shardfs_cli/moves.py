@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
+from shardfs.formats.ref import BRANCHES, REMOTES, TAGS, RefMove
 from shardfs.history.revisions import short
 from shardfs_cli import output
 
 
-class Move(Protocol):
-    """A ref that moved, here or at a remote; None stands for "did not exist" and "is gone"."""
-
-    @property
-    def name(self) -> str:
-        """Full name."""
-        ...
-
-    @property
-    def old(self) -> bytes | None:
-        """Where it was."""
-        ...
-
-    @property
-    def new(self) -> bytes | None:
-        """Where it is."""
-        ...
-
-
-def move_json(move: Move) -> dict[str, Any]:
+def move_json(move: RefMove) -> dict[str, Any]:
     """A move as JSON."""
     return {
         "ref": move.name,
@@ -37,7 +18,7 @@ def move_json(move: Move) -> dict[str, Any]:
     }
 
 
-def move_line(move: Move) -> str:
+def move_line(move: RefMove) -> str:
     """A move as a line for people."""
     new = short(move.new) if move.new else "deleted"
     ends = f"{short(move.old)} -> {new}" if move.old else f"new at {new}"

@@ -125,6 +125,15 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class RefMove:
+    """A ref that moved: None stands for "did not exist" and "is gone"."""
+
+    name: str
+    old: CommitId | None
+    new: CommitId | None
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """One move of a ref; `old` is None when it was created, `new` when it was deleted."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from shardfs.errors import (
     AlreadyExistsError,
@@ -16,21 +15,12 @@ from shardfs.errors import (
 )
 from shardfs.formats import ref as ref_format
 from shardfs.formats.ids import CommitId
-from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
+from shardfs.formats.ref import BRANCHES, REMOTES, TAGS, RefMove
 from shardfs.history.objects import Objects
 from shardfs.remotes.base import RemoteRefs
 from shardfs.store.store import Store
 from shardfs.transfer import plan
 from shardfs.transfer.reader import Reader
-
-
-@dataclass(frozen=True, slots=True)
-class RefMove:
-    """A ref that moved: None stands for "did not exist" and "is gone"."""
-
-    name: str
-    old: CommitId | None
-    new: CommitId | None
 
 
 def tracking_name(remote: str, name: str) -> str:

@@ -22,7 +22,7 @@ from shardfs.errors import (
 )
 from shardfs.formats import ref as ref_format
 from shardfs.formats.ids import CommitId, Kind
-from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
+from shardfs.formats.ref import BRANCHES, TAGS, RefMove
 from shardfs.history.objects import Objects
 from shardfs.history.revisions import short
 from shardfs.history.walk import is_ancestor
@@ -34,6 +34,7 @@ from shardfs.store.packs import FinishedPack, PackWriter
 from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
 from shardfs.transfer import plan, shipment
+from shardfs.transfer.follow import tracking_name
 from shardfs.transfer.plan import Reachable
 from shardfs.transfer.reader import Reader
 from shardfs.transfer.shipment import Shipment
@@ -56,15 +57,6 @@ class RefUpdate:
     name: str
     new: CommitId | None
     expected_old: CommitId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RefMove:
-    """A ref that moved: None stands for "did not exist" and "is gone"."""
-
-    name: str
-    old: CommitId | None
-    new: CommitId | None
 
 
 @dataclass
@@ -107,7 +99,8 @@ def plan_updates(refs: RefStore, remote: str, names: Sequence[str], *, tags: boo
         if new is None and not delete:
             msg = f"there is no branch or tag {name.split('/', 2)[2]!r} to push"
             raise RefNotFoundError(msg)
-        updates.append(RefUpdate(name, new, refs.get(_tracking(remote, name)) if delete else None))
+        followed = tracking_name(remote, name) if delete and name.startswith(BRANCHES) else None
+        updates.append(RefUpdate(name, new, None if followed is None else refs.get(followed)))
     return updates
 
 
@@ -283,14 +276,10 @@ def _follow(store: Store, remote: str, report: PushReport) -> None:
     """Move the remote-tracking branches to where the remote's branches are now."""
     for move in report.moved:
         if move.name.startswith(BRANCHES):
-            name = _tracking(remote, move.name)
+            name = tracking_name(remote, move.name)
             # The push is done; a tracking branch that cannot follow is right after the next fetch.
             with suppress(ConflictError, IntegrityError), store.lock.hold("push"):
                 store.refs.move(name, store.refs.get(name), move.new, message="push")
-
-
-def _tracking(remote: str, name: str) -> str:
-    return f"{REMOTES}{remote}/{name.removeprefix(BRANCHES)}"
 
 
 def _full_name(refs: RefStore, name: str) -> str:
