@@ -12,7 +12,6 @@ from shardfs.errors import AlreadyExistsError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
 from shardfs.progress import Progress
 from shardfs.repository import Repository
-from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
 
 
@@ -33,17 +32,16 @@ def clone(url: str, path: Path, *, full: bool = False, progress: Progress | None
     from shardfs.remotes import registry
 
     registry.check_url(url)
-    if path.exists() and any(path.iterdir()):
-        msg = f"{path} is not empty"
-        raise AlreadyExistsError(msg)
     existed = path.exists()
+    if existed and (not path.is_dir() or any(path.iterdir())):
+        msg = f"{path} is not an empty directory"
+        raise AlreadyExistsError(msg)
     repo = init(path)
     try:
         _first_fetch(repo, url, full=full, progress=progress)
     except BaseException:
         repo.close()
-        with os_errors(f"cannot remove {path}"):
-            shutil.rmtree(path / discovery.STORE_NAME if existed else path, ignore_errors=True)
+        shutil.rmtree(path / discovery.STORE_NAME if existed else path, ignore_errors=True)
         raise
     store_path = repo.store_path
     repo.close()
@@ -76,7 +74,7 @@ def open_remote(url: str) -> Repository:
     name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     path = config.cache_home() / "remotes" / name
     if not (path / "config.toml").exists():
-        mirror.create(path, url).close()
+        mirror.create(path, url)
     repo = Repository(path, url=url)
     try:
         repo.refresh()

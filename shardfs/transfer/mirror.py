@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from shardfs import config
@@ -14,17 +15,35 @@ from shardfs.store.store import Store
 from shardfs.transfer.fetch import fetch
 
 
-def create(path: Path, url: str) -> Store:
-    """Make an empty store for a view of `url`.
+def create(path: Path, url: str, fill: Callable[[Store], object] = lambda _: None) -> None:
+    """Make the store of a view of `url`, whole or not at all; one that another process made meanwhile stays.
+
+    Args:
+        path: where it will be.
+        url: the remote.
+        fill: puts something into the store before anybody sees it.
 
     Raises:
-        AlreadyExistsError: there is a store. ReadOnlyError, OutOfSpaceError, StoreError: by the disk.
+        ReadOnlyError, OutOfSpaceError, StoreError: by the disk. What `fill` raises.
     """
-    with os_errors(f"cannot create {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = Store.create(path)
-    config.set_remote(store.layout.config, "origin", url)
-    return store
+    temp = path.with_name(f"{path.name}-{os.urandom(8).hex()}")
+    try:
+        with os_errors(f"cannot create {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = Store.create(temp)
+        try:
+            config.set_remote(store.layout.config, "origin", url)
+            fill(store)
+        finally:
+            store.close()
+        with os_errors(f"cannot create {path}"):
+            try:
+                temp.rename(path)
+            except OSError:
+                if not path.exists():  # no other process was faster
+                    raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def refresh(store: Store, url: str, remote: Remote) -> None:
@@ -33,25 +52,10 @@ def refresh(store: Store, url: str, remote: Remote) -> None:
     Raises:
         RemoteError, StoreError: the store keeps what it had.
     """
-    root = store.layout.root
-    if root.exists():
+    if store.layout.root.exists():
         mirror(store, remote)
-        return
-    temp = root.with_name(f"{root.name}-{os.urandom(8).hex()}")
-    try:
-        fresh = create(temp, url)
-        try:
-            mirror(fresh, remote)
-        finally:
-            fresh.close()
-        with os_errors(f"cannot create {root}"):
-            try:
-                temp.rename(root)
-            except OSError:
-                if not root.exists():  # no other process was faster
-                    raise
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
+    else:
+        create(store.layout.root, url, lambda fresh: mirror(fresh, remote))
 
 
 def mirror(store: Store, remote: Remote) -> None:
@@ -60,15 +64,15 @@ def mirror(store: Store, remote: Remote) -> None:
     Raises:
         RemoteError: the store keeps what it had.
     """
-    fetch(store, remote)
+    fetch(store, remote, prune=True)
     published = remote.refs()
     with store.lock.hold("fetch"):
         have = store.refs.list(BRANCHES) | store.refs.list(TAGS)
+        for name in have.keys() - published.refs.keys():  # first: `a` is in the way of a new `a/b`
+            store.refs.move(name, have[name], None, message="mirror")
         for name, commit in published.refs.items():
             if name.startswith((BRANCHES, TAGS)) and store.index.has([commit]):
                 store.refs.move(name, have.get(name), commit, message="mirror")
-        for name in have.keys() - published.refs.keys():
-            store.refs.move(name, have[name], None, message="mirror")
         head = Head(published.head or BRANCHES + DEFAULT_BRANCH)
         if store.refs.head() != head:
             store.refs.set_head(head)

@@ -368,6 +368,17 @@ def test_what_only_a_forgotten_remote_had_is_stored_again(repo: Repository, tmp_
         assert copy.verify().ok
 
 
+def test_a_clone_needs_room(repo: Repository, tmp_path: Path) -> None:
+    for name in ("file", "folder/file"):
+        place = tmp_path / "taken" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("mine")
+        target = place if name == "file" else place.parent
+        with pytest.raises(AlreadyExistsError, match="not an empty directory"):
+            shardfs.clone(str(repo.store_path), target)
+        assert place.read_text() == "mine"
+
+
 def test_a_failed_clone_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFoundError):
         shardfs.clone(str(tmp_path / "nowhere"), tmp_path / "copy")
