@@ -19,15 +19,14 @@ from shardfs.errors import (
     FormatError,
     IndexCorruptedError,
     IntegrityError,
-    PackCorruptedError,
     RefCorruptedError,
     ShardfsError,
 )
 from shardfs.formats import ref as ref_format
-from shardfs.formats.ids import CommitId, PackId
+from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import PackSize
-from shardfs.maintenance import gc, roots
-from shardfs.store import packs
+from shardfs.maintenance import roots
+from shardfs.store import atomic, packs
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 
@@ -82,7 +81,7 @@ def fix(store: Store, settings: Settings) -> list[Finding]:
             store.write_pack_listing()
             store.refs.write_listing()
             done.append(Finding("ok", "info/refs and info/packs were written again"))
-        if removed := gc.remove_unfinished(store):
+        if removed := atomic.remove_stale(store.layout.tmp):
             done.append(Finding("ok", f"{removed} unfinished writes were removed"))
     return done + [f for f in diagnose(store, settings) if f.level == "error"]
 
@@ -96,39 +95,17 @@ def _index(store: Store) -> Iterator[Finding]:
         yield Finding("error", f"the index is damaged: {problem}", "shardfs doctor --rebuild-index")
     if problems:
         return
-    tables, unreadable = _tables(store)
-    for error in unreadable:
+    tables, unreadable = packs.read_tables(store.layout)
+    for error in unreadable.values():
         yield Finding("error", str(error), "shardfs verify names what is lost; fetch or copy it from another place")
     indexed = store.index.packs(LOCAL)
-    for pack_id in indexed.keys() - tables.keys() - {_id_of(store, e) for e in unreadable}:
+    for pack_id in indexed.keys() - tables.keys() - unreadable.keys():
         yield Finding("error", f"pack {pack_id.hex()[:12]} is in the index and its file is missing", _FIX)
-    wrong = [pack_id for pack_id in tables if not _agrees(store, tables[pack_id], pack_id in indexed)]
+    wrong = [table for table in tables.values() if table.id not in indexed or not store.index_agrees(table)]
     if wrong:
         yield Finding("warning", f"the index is wrong about {len(wrong)} packs", _FIX)
-    if not (problems or unreadable or wrong):
+    if not (unreadable or wrong):
         yield Finding("ok", f"index and {len(tables)} packs agree")
-
-
-def _tables(store: Store) -> tuple[dict[PackId, packs.FinishedPack], list[PackCorruptedError]]:
-    tables: dict[PackId, packs.FinishedPack] = {}
-    unreadable: list[PackCorruptedError] = []
-    for pack_id in packs.list_packs(store.layout):
-        try:
-            tables[pack_id] = packs.read_table(store.layout.pack(pack_id))
-        except PackCorruptedError as error:
-            unreadable.append(error)
-    return tables, unreadable
-
-
-def _id_of(store: Store, error: PackCorruptedError) -> PackId | None:
-    return next((p for p in packs.list_packs(store.layout) if p.hex()[:12] in str(error)), None)
-
-
-def _agrees(store: Store, table: packs.FinishedPack, indexed: bool) -> bool:
-    with suppress(IntegrityError):
-        rows = set(store.index.entries(table.id))
-        return indexed and rows == set({e.id: e for e in reversed(table.entries)}.values())
-    return False
 
 
 def _fix_index(store: Store) -> Iterator[Finding]:
@@ -137,12 +114,11 @@ def _fix_index(store: Store) -> Iterator[Finding]:
         yield Finding(
             "ok", "the index was made again from the packs", "shardfs fetch brings back the tables of remotes"
         )
-    elif store.reconcile():
-        yield Finding("ok", "entries of the index were written again from the packs")
-    lost = store.index.packs(LOCAL).keys() - packs.list_packs(store.layout).keys()
-    if lost:
-        store.index.remove_packs(lost)
+        return
+    if lost := store.forget_missing_packs():
         yield Finding("warning", f"{len(lost)} packs whose files are missing were taken out of the index")
+    if store.reconcile():
+        yield Finding("ok", "entries of the index were written again from the packs")
 
 
 # Names

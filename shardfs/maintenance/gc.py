@@ -6,14 +6,13 @@ a whole store behind: payloads are durable in a new pack before the old one goes
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from shardfs.errors import IntegrityError, NotFoundError, PackCorruptedError, StoreError
+from shardfs.errors import IntegrityError, NotFoundError, StoreError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.history.objects import Objects
@@ -88,7 +87,9 @@ def gc(
         report = GcReport(dry_run=dry_run)
         if not dry_run:
             store.reconcile()
-        tables = _tables(store, report)
+        # The packs' own tables: the index, which may be wrong, decides nothing here.
+        tables, unreadable = packs.read_tables(store.layout)
+        report.problems += [f"{error}; left alone" for error in unreadable.values()]
         live = _live_ids(store, objects, keep, tables)
         young = _young(store, tables, grace_s)
         sound = Soundness(store)
@@ -96,19 +97,8 @@ def gc(
         _describe(report, sorting, tables, live)
         if not dry_run:
             _Collection(store, sound, tables, report, progress or no_progress).run(sorting)
-            report.stale_files = remove_unfinished(store)
+            report.stale_files = atomic.remove_stale(store.layout.tmp)
         return report
-
-
-def _tables(store: Store, report: GcReport) -> dict[PackId, FinishedPack]:
-    """The packs' own tables: the index, which may be wrong, decides nothing here."""
-    tables: dict[PackId, FinishedPack] = {}
-    for pack_id in packs.list_packs(store.layout):
-        try:
-            tables[pack_id] = packs.read_table(store.layout.pack(pack_id))
-        except PackCorruptedError as error:
-            report.problems.append(f"{error}; left alone")
-    return tables
 
 
 def _live_ids(
@@ -205,14 +195,3 @@ class _Collection:
                     copied.append(pack_id)
         self._store.drop_packs(copied)
         self._report.rewritten += copied
-
-
-def remove_unfinished(store: Store) -> int:
-    """Delete unfinished writes older than a day; returns how many."""
-    removed = atomic.remove_stale(store.layout.tmp)
-    with suppress(FileNotFoundError):
-        for path in store.layout.tmp.iterdir():
-            if path.is_dir() and path.stat().st_mtime < time.time() - atomic.STALE_AFTER_S:
-                shutil.rmtree(path, ignore_errors=True)
-                removed += 1
-    return removed

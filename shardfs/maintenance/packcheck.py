@@ -62,7 +62,7 @@ def check_packs(store: Store, soundness: Soundness, progress: Progress) -> PackC
 
 def _indexed(store: Store) -> set[PackId]:
     try:
-        return {pack_id for pack_id in store.index.packs(LOCAL) if isinstance(pack_id, bytes)}
+        return set(store.index.packs(LOCAL))
     except IndexCorruptedError:
         return set()
 
@@ -130,11 +130,7 @@ class _Check:
     def _compare(self, table: FinishedPack, indexed: bool) -> None:
         if not indexed:
             return  # an orphan that a kill left behind; readers and gc index it
-        try:
-            rows = set(self._store.index.entries(self._pack_id))
-        except IndexCorruptedError:
-            rows = set()
-        if rows != set({e.id: e for e in reversed(table.entries)}.values()):
+        if not self._store.index_agrees(table):
             message = "the index disagrees with the table of this pack"
             self._result.problems.append(Problem("index", "index.sqlite", message, pack=self._pack_id.hex()))
 

@@ -21,8 +21,6 @@ TARGET_SIZE: Final = 64 << 20  # bytes; a pack is closed once it is this large
 # ... or holds this many payloads: tiny files would else break the format's limit of 2**20 entries long before the
 # size is reached, and cost 400 bytes of memory each until then.
 TARGET_ENTRIES: Final = 1 << 16
-# One read of this many bytes from the end gets trailer and table of most packs (44 bytes an entry).
-TAIL_GUESS: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,10 @@ class FinishedPack:
     id: PackId
     size: int
     entries: tuple[Entry, ...]
+
+    def indexed(self) -> set[Entry]:
+        """What an index holds of this pack: of an id that is in it twice the first entry."""
+        return set({entry.id: entry for entry in reversed(self.entries)}.values())
 
 
 class PackWriter:
@@ -172,6 +174,18 @@ def read_table(path: Path) -> FinishedPack:
         msg = f"pack {name} is damaged: {error}"
         raise PackCorruptedError(msg) from error
     return FinishedPack(pack_id, size, tuple(entries))
+
+
+def read_tables(layout: Layout) -> tuple[dict[PackId, FinishedPack], dict[PackId, PackCorruptedError]]:
+    """The tables of all pack files, by `read_table`, and what is wrong with those that have none."""
+    tables: dict[PackId, FinishedPack] = {}
+    unreadable: dict[PackId, PackCorruptedError] = {}
+    for pack_id in list_packs(layout):
+        try:
+            tables[pack_id] = read_table(layout.pack(pack_id))
+        except PackCorruptedError as error:
+            unreadable[pack_id] = error
+    return tables, unreadable
 
 
 def hash_file(path: Path) -> PackId:

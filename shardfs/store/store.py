@@ -121,7 +121,7 @@ class Store:
             path = self.layout.pack(pack_id)
             with suppress(PackCorruptedError):
                 pack = packs.read_table(path)
-                if indexed.get(pack_id) != pack.size or not self._agrees(pack):
+                if indexed.get(pack_id) != pack.size or not self.index_agrees(pack):
                     log.warning("index: entries of pack %s written again", pack_id.hex()[:12])
                     self.index.mend_pack((pack_id, pack.size, pack.entries), path.exists)
                     mended = True
@@ -147,14 +147,12 @@ class Store:
             return False  # unreadable is not gone
         return False
 
-    def _agrees(self, pack: FinishedPack) -> bool:
+    def index_agrees(self, pack: FinishedPack) -> bool:
         """Whether the index holds exactly the entries of a pack. A flipped bit may have made anything of a column."""
         try:
-            indexed = set(self.index.entries(pack.id))
+            return set(self.index.entries(pack.id)) == pack.indexed()
         except IndexCorruptedError:
             return False
-        # The first copy of an id inside one pack is the one that is indexed.
-        return indexed == set({e.id: e for e in reversed(pack.entries)}.values())
 
     # Writing
 

@@ -220,14 +220,14 @@ def test_unreadable_packs_are_left_alone(store: Store) -> None:
 
 def test_unfinished_writes_go_after_a_day(store: Store) -> None:
     old, young = store.layout.tmp / "1-old", store.layout.tmp / "2-young"
-    folder = store.layout.tmp / "push-1-aa"
-    (folder / "packs").mkdir(parents=True)
-    for path in (old, young):
+    ended, running = store.layout.tmp / "push-1-aa", store.layout.tmp / "push-2-bb"
+    for path in (old, young, ended / "pack", running / "pack"):
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    for path in (old, folder):
+    for path in (old, ended / "pack", ended, running):
         os.utime(path, (1, 1))
     assert collect(store).stale_files == 2
-    assert [p.name for p in store.layout.tmp.iterdir()] == ["2-young"]
+    assert sorted(p.name for p in store.layout.tmp.iterdir()) == ["2-young", "push-2-bb"]
 
 
 def test_readers_find_what_gc_moved(store: Store, tmp_path: Path) -> None:
