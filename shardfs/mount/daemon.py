@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from shardfs import mountinfo
 from shardfs.errors import MountError, ShardfsError
 from shardfs.formats.tree import MAX_NAME_SIZE
-from shardfs.mount import libfuse, mountinfo, records, umount
+from shardfs.mount import libfuse, records, umount
 from shardfs.mount.ending import SIGNALS, Ending
 from shardfs.mount.job import Job
 from shardfs.mount.options import EngineOptions

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from shardfs import mountinfo
 from shardfs.errors import MountError
-from shardfs.mount import mountinfo, umount
+from shardfs.mount import umount
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
+from shardfs import mountinfo
 from shardfs.errors import MountError
-from shardfs.mount import mountinfo
 
 Status = Literal["alive", "dead"]
 

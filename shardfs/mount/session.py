@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import shardfs
-from shardfs import errors
+from shardfs import errors, mountinfo
 from shardfs.errors import MountError, ShardfsError
-from shardfs.mount import mountinfo, records, umount
+from shardfs.mount import records, umount
 from shardfs.mount.job import Job
 from shardfs.mount.options import MountOptions
 from shardfs.mount.records import MountRecord, list_mounts

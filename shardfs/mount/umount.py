@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from shardfs import mountinfo
 from shardfs.errors import MountError
-from shardfs.mount import mountinfo, records
+from shardfs.mount import records
 from shardfs.mount.records import MountRecord
 
 log = logging.getLogger(__name__)

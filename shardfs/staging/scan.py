@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shardfs.errors import PathNotFoundError, UnsupportedFileError, UsageError
+from shardfs.mountinfo import mount_above, own_mounts
 from shardfs.staging import ignore
 from shardfs.staging.ignore import IgnoreRules
-from shardfs.staging.mountinfo import mount_above, own_mounts
 from shardfs.staging.source import read_errors, shown
 
 if TYPE_CHECKING:

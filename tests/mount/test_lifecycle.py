@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 import shardfs
+from shardfs import mountinfo
 from shardfs.errors import MountError, RepositoryNotFoundError
-from shardfs.mount import mountinfo, records, session
+from shardfs.mount import records, session
 from shardfs.mount.options import MountOptions
 from tests.mount.conftest import add_commit, eventually, make_project, mounting
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.mount import mountinfo
+from shardfs import mountinfo
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "mount-semantics.md"
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]

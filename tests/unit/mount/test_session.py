@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from shardfs import mountinfo
 from shardfs.errors import MountError
-from shardfs.mount import mountinfo, records, session, umount
+from shardfs.mount import records, session, umount
 from shardfs.mount.job import Job
-from shardfs.mount.mountinfo import MountRow
 from shardfs.mount.options import MountOptions
 from shardfs.mount.records import MountRecord
+from shardfs.mountinfo import MountRow
 
 
 def record_of(point: Path, pid: int | None = None) -> MountRecord:

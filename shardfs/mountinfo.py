@@ -58,5 +58,18 @@ def top_row(mountpoint: Path) -> MountRow | None:
     return found[-1] if found else None
 
 
+def own_mounts() -> frozenset[bytes]:
+    """Where file systems of this program are mounted, dead ones included; empty where no table says."""
+    try:
+        return frozenset(os.fsencode(row.mountpoint) for row in rows() if row.type == TYPE)
+    except MountError:
+        return frozenset()
+
+
+def mount_above(path: bytes, mounts: frozenset[bytes]) -> bytes | None:
+    """The mount that an absolute path is, or lies below, by its text alone."""
+    return next((m for m in mounts if path == m or path.startswith(m.rstrip(b"/") + b"/")), None)
+
+
 def _text(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field))
