@@ -10,6 +10,7 @@ from typing import NamedTuple
 from shardfs.formats.ids import CommitId, TreeId
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history.objects import Objects
+from shardfs.store.closure import new_commits
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 from shardfs.transfer import plan
@@ -73,7 +74,7 @@ def stats(store: Store, objects: Objects, tips: Iterable[CommitId]) -> Stats:
     found = Reachable()
     sizes = _TreeSizes(objects)
     rows: list[CommitStats] = []
-    for id_ in plan.new_commits(objects, tips, ()):
+    for id_ in new_commits(objects.commit, tips, ()):
         counts = (len(found.chunks), len(found.manifests), len(found.trees))
         plan.reachable(objects, [id_], found)
         new: list[bytes] = [id_, *islice(found.chunks, counts[0], None)]

@@ -7,7 +7,7 @@ only the entries that differ from the same path in the commit's first parent.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from shardfs.errors import ConflictError, FormatError, IntegrityError, NotFoundError
 from shardfs.formats.commit import Commit
@@ -16,6 +16,52 @@ from shardfs.formats.manifest import Manifest
 from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, Tree
 from shardfs.store.plaintext import read_plaintext
 from shardfs.store.store import Store
+
+
+def new_commits(
+    commit_of: Callable[[CommitId], Commit],
+    tips: Iterable[CommitId],
+    known: Iterable[CommitId],
+    is_readable: Callable[[CommitId], bool] = lambda _: True,
+) -> list[CommitId]:
+    """Commits reachable from `tips` and not from `known`, oldest first.
+
+    Both sides are walked newest first and only as far as needed. A clock that ran backwards makes the answer longer,
+    never shorter.
+
+    Args:
+        commit_of: reads a commit; what it raises is raised here.
+        tips: where to start.
+        known: commits that are there with all they need.
+        is_readable: asked about parents of known commits; of those that are not nothing is known.
+    """
+    old = set(known)
+    found: dict[CommitId, None] = {}  # in the order of finding
+    queued: set[CommitId] = set()
+    queue: list[tuple[int, CommitId]] = []
+    waiting: set[CommitId] = set()  # queued and not known to be old
+
+    def push(ids: Iterable[CommitId]) -> None:
+        for id_ in ids:
+            if id_ not in old and id_ not in found:
+                waiting.add(id_)
+            if id_ not in queued:
+                queued.add(id_)
+                heapq.heappush(queue, (-commit_of(id_).time_us, id_))
+
+    push([*tips, *old])
+    while waiting:
+        _, id_ = heapq.heappop(queue)
+        parents = commit_of(id_).parents
+        if id_ in old:
+            parents = tuple(parent for parent in parents if is_readable(parent))
+            old.update(parents)
+            waiting.difference_update(parents)
+        else:
+            waiting.discard(id_)
+            found[id_] = None
+        push(parents)
+    return [id_ for id_ in reversed(found) if id_ not in old]
 
 
 def check_closure(store: Store, tip: CommitId) -> None:
@@ -40,45 +86,13 @@ class _Closure:
         self._complete: set[bytes] = set()  # ids below which nothing is missing
 
     def check(self, tip: CommitId) -> None:
-        for commit_id in self._new_commits(tip):
+        known = filter(self._is_readable, self._store.refs.list().values())
+        for commit_id in new_commits(self._commit, [tip], known, self._is_readable):
             commit = self._commit(commit_id)
             before = self._commit(commit.parents[0]) if commit.parents else None
             self._check_tree(commit.tree, None if before is None else before.tree)
             if commit.attachments is not None:
                 self._check_tree(commit.attachments, None if before is None else before.attachments)
-
-    def _new_commits(self, tip: CommitId) -> list[CommitId]:
-        """Commits from `tip` back that no ref reaches, oldest first.
-
-        Both sides are walked newest first. A clock that ran backwards makes the answer longer, never shorter.
-        """
-        known = {c for c in self._store.refs.list().values() if self._is_readable(c)}
-        queue: list[tuple[int, CommitId]] = []
-        queued: set[CommitId] = set()
-        found: dict[CommitId, None] = {}  # in the order of finding
-        waiting = {tip} - known  # queued, and not known to be reached by a ref
-
-        def push(ids: Iterable[CommitId]) -> None:
-            for commit_id in ids:
-                if commit_id not in queued:
-                    queued.add(commit_id)
-                    heapq.heappush(queue, (-self._commit(commit_id).time_us, commit_id))
-
-        push([tip, *known])
-        while waiting:
-            _, commit_id = heapq.heappop(queue)
-            parents = self._commit(commit_id).parents
-            if commit_id in known:
-                old = [p for p in parents if self._is_readable(p)]
-                known.update(old)
-                waiting.difference_update(old)
-                push(old)
-            else:
-                waiting.discard(commit_id)
-                found[commit_id] = None
-                waiting.update(p for p in parents if p not in known and p not in found)
-                push(parents)
-        return [c for c in reversed(found) if c not in known]
 
     def _is_readable(self, commit_id: CommitId) -> bool:
         """Whether a commit can be read: a store with damaged history must still take sound commits."""

@@ -18,6 +18,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES, REMOTES, TAGS, RefMove
 from shardfs.history.objects import Objects
 from shardfs.remotes.base import RemoteRefs
+from shardfs.store.closure import new_commits
 from shardfs.store.store import Store
 from shardfs.transfer import plan
 from shardfs.transfer.reader import Reader
@@ -107,7 +108,7 @@ def _holes(store: Store, tips: set[CommitId]) -> dict[CommitId, str]:
 
 
 def _check(store: Store, objects: Objects, tips: Iterable[CommitId], known: list[CommitId]) -> None:
-    needed = plan.reachable(objects, plan.new_commits(objects, tips, known))
+    needed = plan.reachable(objects, new_commits(objects.commit, tips, known))
     missing = needed.chunks.keys() - store.index.has(needed.chunks)
     if missing:
         msg = f"{len(missing)} chunks are in no known pack, the first is {min(missing).hex()[:12]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from shardfs.errors import FormatError, IntegrityError, NotFoundError, ObjectCor
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history.objects import Objects
+from shardfs.store.closure import new_commits
 
 
 @dataclass
@@ -31,43 +31,6 @@ class Reachable:
         yield from ((Kind.MANIFEST, id_) for id_ in self.manifests)
         yield from ((Kind.TREE, id_) for id_ in self.trees)
         yield from ((Kind.COMMIT, id_) for id_ in self.commits)
-
-
-def new_commits(objects: Objects, tips: Iterable[CommitId], known: Iterable[CommitId]) -> list[CommitId]:
-    """Commits reachable from `tips` and not from `known`, oldest first.
-
-    Both sides are walked newest first and only as far as needed. A clock that ran backwards makes the answer longer,
-    never shorter.
-
-    Raises:
-        ObjectNotFoundError, ObjectCorruptedError, RemoteError: a commit on the way cannot be read.
-    """
-    old = set(known)
-    found: dict[CommitId, None] = {}
-    queued: set[CommitId] = set()
-    heap: list[tuple[int, CommitId]] = []
-    waiting: set[CommitId] = set()  # queued and not known to be old
-
-    def push(ids: Iterable[CommitId]) -> None:
-        for id_ in ids:
-            if id_ not in old and id_ not in found:
-                waiting.add(id_)
-            if id_ not in queued:
-                queued.add(id_)
-                heapq.heappush(heap, (-objects.commit(id_).time_us, id_))
-
-    push([*tips, *old])
-    while waiting:
-        _, id_ = heapq.heappop(heap)
-        parents = objects.commit(id_).parents
-        if id_ in old:
-            old.update(parents)
-            waiting.difference_update(parents)
-        else:
-            waiting.discard(id_)
-            found[id_] = None
-        push(parents)
-    return [id_ for id_ in reversed(found) if id_ not in old]
 
 
 def readable(objects: Objects, commits: Iterable[CommitId]) -> list[CommitId]:
@@ -119,7 +82,7 @@ def closure(objects: Objects, tips: Iterable[CommitId], extra: Iterable[tuple[Ki
                 walker.manifest(ManifestId(id_), None)
             case Kind.CHUNK:
                 found.chunks.setdefault(ChunkId(id_), 0)
-    return reachable(objects, new_commits(objects, commits, ()), found)
+    return reachable(objects, new_commits(objects.commit, commits, ()), found)
 
 
 class _Walker:

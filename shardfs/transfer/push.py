@@ -29,6 +29,7 @@ from shardfs.history.walk import is_ancestor
 from shardfs.progress import Progress, no_progress
 from shardfs.remotes.base import Remote, RemoteRefs
 from shardfs.store import atomic, packs
+from shardfs.store.closure import new_commits
 from shardfs.store.layout import Layout
 from shardfs.store.packs import FinishedPack, PackWriter
 from shardfs.store.refs import RefStore
@@ -143,7 +144,7 @@ def push(
     if wanted:
         known = [CommitId(c) for c in store.index.has(published.refs.values(), local=True)]
         _Sender(store, reader, remote, report, progress or no_progress).send(
-            plan.reachable(objects, plan.new_commits(objects, wanted, known))
+            plan.reachable(objects, new_commits(objects.commit, wanted, known))
         )
     for move in moves:
         remote.update_ref(move.name, move.old, move.new)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from shardfs.formats.ids import CommitId, Kind, chunk_id
 from shardfs.history.objects import Objects
 from shardfs.history.walk import ancestors
+from shardfs.store.closure import new_commits
 from shardfs.transfer import plan
 from tests.stores import CHUNK_SIZE, commit, noise
 from tests.unit.transfer.conftest import Side
@@ -15,7 +16,7 @@ def test_only_changes_are_walked(local: Side) -> None:
     old = noise(1, 3 * CHUNK_SIZE)
     first = commit(local.store, {"a/one": old, "a/two": b"2", "b/three": b"3"})
     second = commit(local.store, {"a/one": old, "a/two": b"new", "b/three": b"3"})
-    new = plan.new_commits(local.objects, [second], [first])
+    new = new_commits(local.objects.commit, [second], [first])
     found = plan.reachable(local.objects, new)
     assert list(found.commits) == [second]
     assert found.chunks == {chunk_id(b"new"): 3}
@@ -61,7 +62,7 @@ def test_new_commits_are_the_difference_of_the_ancestors(data: st.DataObject) ->
 
     objects = Objects(Source())
     tips, known = data.draw(st.lists(st.sampled_from(ids))), data.draw(st.lists(st.sampled_from(ids)))
-    found = plan.new_commits(objects, tips, known)
+    found = new_commits(objects.commit, tips, known)
     expected = {i for i, _ in ancestors(objects, tips)} - {i for i, _ in ancestors(objects, known)}
     assert set(found) == expected
     assert len(found) == len(expected)
