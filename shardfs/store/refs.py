@@ -39,16 +39,17 @@ class RefStore:
         """The commit that a ref names, or None when there is no such ref.
 
         Raises:
-            MalformedError: not a ref name. RefCorruptedError: the file holds something else than an id.
+            MalformedError: not a ref name. RefCorruptedError: the file holds something else than an id, or is gone
+                although nobody deleted the ref.
         """
-        path = self._layout.ref(format_.check_ref_name(name))
-        try:
-            data = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-        except OSError as error:
-            msg = f"{name} cannot be read: {error.strerror}"
-            raise StoreError(msg) from error
+        data = self._read(format_.check_ref_name(name))
+        if data is None:
+            if not self._is_lost(name):
+                return None
+            data = self._read(name)  # the log is written after the ref
+            if data is None:
+                msg = f"{name} is missing; run `shardfs doctor --fix` to restore it from its log"
+                raise RefCorruptedError(msg)
         try:
             return format_.ref_from_bytes(data)
         except MalformedError as error:
@@ -123,14 +124,19 @@ class RefStore:
                 raise RefChangedError(msg, current)
             if new == current:
                 return
+            line = LogLine(old, new, time.time_ns() // 1000, author, message)
+            problem = f"{name} moved, but its log or the listing of refs is behind"
             if new is None:
+                with _logged(problem):  # first: a ref that is gone and whose log does not say so was lost
+                    self._append_log(name, line)
                 self._delete(name)
             else:
                 self._check_room(name)
                 atomic.write_bytes(self._layout.ref(name), format_.ref_to_bytes(new), self._layout.tmp)
             # The ref has moved, and whoever reads an error here would think that it has not.
-            with _logged(f"{name} moved, but its log or the listing of refs is behind"):
-                self._append_log(name, LogLine(old, new, time.time_ns() // 1000, author, message))
+            with _logged(problem):
+                if new is not None:
+                    self._append_log(name, line)
                 self._write_listing()
 
     def log(self, name: str) -> builtins.list[LogLine]:
@@ -187,6 +193,22 @@ class RefStore:
             branch = None
         data = format_.refs_to_bytes(branch, refs)
         atomic.write_bytes(self._layout.info_refs, data, self._layout.tmp)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self._layout.ref(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            msg = f"{name} cannot be read: {error.strerror}"
+            raise StoreError(msg) from error
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether the log of a ref that is not there does not end with its deletion."""
+        with suppress(StoreError):  # a log that cannot be read says nothing
+            lines = self.log(name)
+            return bool(lines) and lines[0].new is not None
+        return False
 
     def _names(self, prefix: str) -> Iterator[str]:
         found: list[str] = []

@@ -56,6 +56,19 @@ def test_a_life(refs: RefStore, layout: Layout) -> None:
     assert (refs.log(MAIN)[-1].author, refs.log(MAIN)[-1].message) == ("Ann", "first")
 
 
+def test_a_ref_that_nobody_deleted_is_no_new_branch(refs: RefStore, layout: Layout) -> None:
+    """Else the next commit would start a history of its own."""
+    refs.move(MAIN, None, ONE)
+    layout.ref(MAIN).unlink()
+    with pytest.raises(RefCorruptedError, match="missing"):
+        refs.head_commit()
+    with pytest.raises(RefCorruptedError):
+        refs.move(MAIN, None, TWO)
+    assert refs.restore(MAIN) == ONE
+    refs.move(MAIN, ONE, None)
+    assert refs.get(MAIN) is None
+
+
 @pytest.mark.parametrize("expected", [None, TWO])
 def test_a_lost_swap_says_where_the_ref_is(refs: RefStore, expected: CommitId | None) -> None:
     refs.move(MAIN, None, ONE)
