@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 Buffer = bytes | bytearray | memoryview
+MAX_BASE_DEPTH: Final = 8  # codecs that need a base form chains; this bounds a hostile or cyclic one
 
 
 class Codec(Protocol):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from shardfs.errors import FormatError, RemoteProtocolError
 from shardfs.formats import pack as pack_format
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.pack import TRAILER_SIZE, Entry
 from shardfs.formats.ref import PackSize
-
-# One range of this many bytes from the end of a pack holds trailer, table and often all objects of a commit.
-TAIL_SIZE: Final = 128 << 10
 
 
 class RemoteRefs(NamedTuple):
@@ -110,7 +107,7 @@ class Remote(Protocol):
         ...
 
 
-def read_pack_tail(remote: Remote, pack: PackSize, size_hint: int = TAIL_SIZE) -> PackTail:
+def read_pack_tail(remote: Remote, pack: PackSize, size_hint: int) -> PackTail:
     """The table of a pack and whatever lies in its last `size_hint` bytes: one request, two for a large table.
 
     Raises:

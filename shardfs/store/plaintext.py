@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from shardfs.codecs import registry
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.errors import (
     ChunkCorruptedError,
     ChunkNotFoundError,
@@ -18,8 +17,6 @@ from shardfs.errors import (
 from shardfs.formats.ids import Kind, content_id
 from shardfs.store.index import LOCAL, Location
 from shardfs.store.store import Store
-
-MAX_BASE_DEPTH: Final = 8  # codecs that need a base form chains; this bounds a hostile or cyclic one
 
 
 def local_copies(store: Store, id_: bytes, kind: Kind) -> list[Location]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from shardfs.codecs import registry
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.errors import (
     AlreadyExistsError,
     FormatError,
@@ -32,7 +33,7 @@ from shardfs.store import packs
 from shardfs.store.closure import check_closure
 from shardfs.store.layout import Layout
 from shardfs.store.packs import FinishedPack
-from shardfs.store.plaintext import MAX_BASE_DEPTH, read_plaintext
+from shardfs.store.plaintext import read_plaintext
 from shardfs.store.store import Store
 
 _READ_SIZE = 1 << 20  # bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from shardfs.codecs import registry
 from shardfs.codecs.base import Buffer
@@ -12,8 +11,6 @@ from shardfs.errors import MalformedError
 from shardfs.formats.ids import ID_SIZE, Kind, content_id
 from shardfs.formats.pack import Entry, max_raw_size
 from shardfs.store.index import Location
-
-MAX_DEPTH: Final = 8  # deltas on top of each other
 
 
 def doubt(location: Location, kind: Kind, raw_size: int | None) -> str | None:

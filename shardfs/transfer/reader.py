@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     ChunkCorruptedError,
@@ -42,7 +43,7 @@ from shardfs.transfer.flights import Flights
 from shardfs.transfer.memory import PlaintextMemory
 from shardfs.transfer.ranges import PackSource, RangeReader
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
 _DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
@@ -262,7 +263,7 @@ class Reader:
             search.remote_error = error
         except _DAMAGE as error:
             # A cache may lose anything: its damage is no reason to call the chunk damaged.
-            log.debug("%s: damaged in the cache: %s", search.name, error)
+            _log.debug("%s: damaged in the cache: %s", search.name, error)
             self._cache.discard(search.id)
             with self._guard:
                 self._damaged += 1
@@ -330,8 +331,8 @@ class Reader:
 
         It joins no flight: threads that waited for each other's bases in a circle would wait for ever.
         """
-        if id_ in search.trail or len(search.trail) > copies.MAX_DEPTH:
-            msg = f"base {id_.hex()[:12]} is in a circle or more than {copies.MAX_DEPTH} deep"
+        if id_ in search.trail or len(search.trail) > MAX_BASE_DEPTH:
+            msg = f"base {id_.hex()[:12]} is in a circle or more than {MAX_BASE_DEPTH} deep"
             raise ChunkCorruptedError(msg)
         found = self._memory.get(id_)
         return self._load(Kind.CHUNK, id_, None, search.trail) if found is None else found
@@ -353,7 +354,7 @@ class Reader:
             if first:
                 self._reported.add((search.id, pack))
         if first:
-            log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
+            _log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
 
     def _reconcile(self, search: _Search) -> bool:
         """Mend the index from the packs' own tables; whether it is worth looking again."""
@@ -386,7 +387,7 @@ class _Reconciler:
             try:
                 return store.reconcile()
             except (StoreError, IntegrityError) as error:
-                log.warning("the index could not be compared with the packs: %s", error)
+                _log.warning("the index could not be compared with the packs: %s", error)
                 return False
             finally:
                 self._finished = time.monotonic()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.errors import ChunkNotFoundError, ObjectNotFoundError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.store.index import LOCAL, Index, Location
-
-MAX_BASE_ROUNDS: Final = 8  # as deep as deltas may be
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def with_bases(
         lacks: those of some ids that the other side does not have.
     """
     found = dict(wanted)
-    for _ in range(MAX_BASE_ROUNDS):
+    for _ in range(MAX_BASE_DEPTH):
         bases = {c.entry.base for c in found.values() if c.entry.base is not None} - found.keys()
         more = find_all(index, ((Kind.CHUNK, id_) for id_ in lacks(sorted(bases)))) if bases else {}
         if not more:

@@ -352,7 +352,7 @@ def test_lost_compare_and_swap_says_where_the_ref_is() -> None:
 def test_damaged_pack_tail() -> None:
     body = bytes(1000)
     given = answer("206 Partial Content", body, "Content-Range: bytes 0-999/1000")
-    assert isinstance(outcome(given, lambda r: read_pack_tail(r, PackSize(PACK, 1000))), RemoteProtocolError)
+    assert isinstance(outcome(given, lambda r: read_pack_tail(r, PackSize(PACK, 1000), 200)), RemoteProtocolError)
 
 
 # Connections that are used again

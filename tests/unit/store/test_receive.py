@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shardfs.codecs import registry
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     ConflictError,
@@ -23,7 +24,7 @@ from shardfs.formats.ref import packs_from_bytes, refs_from_bytes
 from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, Tree
 from shardfs.store import closure
 from shardfs.store.closure import check_closure
-from shardfs.store.plaintext import MAX_BASE_DEPTH, read_plaintext
+from shardfs.store.plaintext import read_plaintext
 from shardfs.store.receive import receive_pack, receive_ref, settle
 from shardfs.store.store import Store
 from tests.serving import MAIN, add_commit, make_store
