@@ -9,7 +9,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Final
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 KEPT: Final = 256  # lines
 
@@ -25,7 +25,7 @@ class Causes:
         """Remember why an operation failed with errno `code`."""
         name = errno.errorcode.get(code, str(code))
         what = " ".join(str(error).split()) or type(error).__name__
-        log.warning("%s: %s: %s", operation, name, what)
+        _log.warning("%s: %s: %s", operation, name, what)
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._guard:
             self._lines.append(f"{when} {operation}: {name}: {what}\n".encode("utf-8", "backslashreplace"))

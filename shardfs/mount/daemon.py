@@ -24,7 +24,7 @@ from shardfs.mount.records import MountRecord
 from shardfs.mount.vfs import Vfs
 from shardfs.repository import Repository
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 5.0  # for closing the repository
 _READ_AHEAD_KB: Final = 1024  # the kernel's default of 128 makes eight times as many requests
@@ -93,7 +93,7 @@ class _Daemon:
         finally:
             self._ending.serving_ended()
             self._clear()
-        log.info("mount at %s ended", self._job.mountpoint)
+        _log.info("mount at %s ended", self._job.mountpoint)
         return self._record
 
     def _started(self) -> None:
@@ -108,8 +108,8 @@ class _Daemon:
             try:
                 records.write(record)
             except MountError as error:
-                log.warning("%s", error)  # the mount works without; `umount` finds it in the kernel's table
-        log.info("%s mounted at %s, branch %s", self._record.source, self._record.mountpoint, self._record.branch)
+                _log.warning("%s", error)  # the mount works without; `umount` finds it in the kernel's table
+        _log.info("%s mounted at %s, branch %s", self._record.source, self._record.mountpoint, self._record.branch)
         self._announce(self._record)
         if row is not None:
             _raise_read_ahead(row.device)
@@ -123,7 +123,7 @@ class _Daemon:
             worker.start()
             worker.join(_CLOSE_S)
             if worker.is_alive():
-                log.warning("the repository did not close in %.0f s", _CLOSE_S)
+                _log.warning("the repository did not close in %.0f s", _CLOSE_S)
             umount.clear(self._record)
 
     def _close(self) -> None:

@@ -16,7 +16,7 @@ from shardfs import mountinfo
 from shardfs.errors import MountError
 from shardfs.mount import umount
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 GRACE_S: Final = 2.0  # until blocked requests (and after a signal open files) no longer keep the daemon alive
 SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
@@ -65,11 +65,11 @@ class Ending:
         number = signal.sigwait(SIGNALS)
         if self._ended.is_set():
             return
-        log.info("ending by %s", signal.Signals(number).name)
+        _log.info("ending by %s", signal.Signals(number).name)
         try:
             umount.detach(self._mountpoint)
         except MountError as error:
-            log.warning("%s", error)
+            _log.warning("%s", error)
         self._end_by_force()
 
     def _await_unmount(self, device: str) -> None:
@@ -82,7 +82,7 @@ class Ending:
                 changes.poll()
                 if self._ended.is_set():
                     return
-        log.info("unmounted")
+        _log.info("unmounted")
         # After a lazy unmount the connection lives until the last file is closed.
         connection = select.poll()
         connection.register(self._wake, select.POLLIN)
@@ -95,7 +95,7 @@ class Ending:
         if self._ended.wait(GRACE_S):
             return
         # Ending the process closes the connection: programs get an error instead of waiting.
-        log.warning("requests are blocked or files are open, they fail now")
+        _log.warning("requests are blocked or files are open, they fail now")
         self._clear()
         logging.shutdown()
         os._exit(0)

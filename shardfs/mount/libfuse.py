@@ -32,7 +32,7 @@ except (OSError, AttributeError) as cause:
     _MSG = f"libfuse 3 cannot be loaded ({cause}); install it, for example: apt install fuse3"
     raise MountError(_MSG) from cause
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # One value for the whole mount: the high-level interface has no timeouts per file. With refs.CHECK_EVERY_S a
 # change by another process is visible within a second.
@@ -132,8 +132,8 @@ class _Engine(mfusepy.FUSE):  # type: ignore[misc]
             return method(*args) or 0
         except OSError as error:
             return -(error.errno or errno.EIO)
-        except BaseException as error:  # must not reach C
-            log.exception("%s failed", getattr(method, "__name__", method))
+        except BaseException as error:  # noqa: BLE001 - must not reach C
+            _log.exception("%s failed", getattr(method, "__name__", method))
             self._vfs.causes.record(getattr(method, "__name__", "operation"), errno.EIO, error)
             return -errno.EIO
 

@@ -16,7 +16,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES
 from shardfs.mount.source import Source, Version
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CHECK_EVERY_S: Final = 0.15  # with the kernel's entry timeout (libfuse.py) a change is visible within a second
 REREAD_EVERY_S: Final = 5.0  # without any sign of a change: a writer killed between a ref and its listing
@@ -113,7 +113,7 @@ class Refs:
         except ShardfsError:
             if last is None:
                 raise
-            log.exception("refs cannot be read, the last known ones are shown")
+            _log.exception("refs cannot be read, the last known ones are shown")
             return last
         same = last is not None and last.names() == fresh.names()
         return last if same and last is not None else fresh
@@ -205,7 +205,7 @@ class _Refresher:
             try:
                 self._source.refresh()
             except ShardfsError as error:
-                log.warning("the remote's refs cannot be read, the last known ones are shown: %s", error)
+                _log.warning("the remote's refs cannot be read, the last known ones are shown: %s", error)
             self._wanted.clear()
             with self._done:
                 self._last = time.monotonic()

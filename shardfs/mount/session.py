@@ -26,7 +26,7 @@ from shardfs.mount.umount import unmount
 
 __all__ = ["MountOptions", "MountRecord", "list_mounts", "mount", "unmount"]
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 READY_S: Final = 60.0  # a view of a remote reads the history first
 DAEMON: Final[tuple[str, ...]] = (sys.executable, "-m", "shardfs.mount")
@@ -111,7 +111,7 @@ def _free(point: Path) -> None:
         who = f" by process {record.pid}" if record is not None else ""
         msg = f"{point} is already mounted{who}; `shardfs umount {point}` first"
         raise MountError(msg)
-    log.warning("%s: the daemon of an earlier mount is gone, the mount is replaced", point)
+    _log.warning("%s: the daemon of an earlier mount is gone, the mount is replaced", point)
     umount.detach(point)
     if record is not None:
         umount.clear(record)

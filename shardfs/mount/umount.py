@@ -18,7 +18,7 @@ from shardfs.errors import MountError
 from shardfs.mount import records
 from shardfs.mount.records import MountRecord
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 TOOL: Final = "fusermount3"
 _KILL_WAIT_S: Final = 2.0  # a killed process is gone after milliseconds, unless the machine is very busy
@@ -124,7 +124,7 @@ def _end_daemon(record: MountRecord, deadline: float) -> None:
     try:
         if record.status == "dead" or _ends(fd, max(0.0, deadline - time.monotonic())):
             return
-        log.warning("daemon %d of %s does not end, it is killed", record.pid, record.mountpoint)
+        _log.warning("daemon %d of %s does not end, it is killed", record.pid, record.mountpoint)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(fd, signal.SIGKILL)
         _ends(fd, _KILL_WAIT_S)

@@ -18,7 +18,7 @@ from shardfs.staging.nodes import content_key, file_entry
 from shardfs.staging.source import Stamp
 from shardfs.store.database import immediate, open_database
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "worktree.sqlite"
 SCHEMA_VERSION: Final = 1
@@ -114,7 +114,7 @@ class StatCache:
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
-            log.debug("%s is not written: %s", self._path, error)
+            _log.debug("%s is not written: %s", self._path, error)
         self._dirty.clear()
 
     def _write(self, connection: sqlite3.Connection) -> None:
@@ -137,7 +137,7 @@ class StatCache:
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
-            log.debug("%s is dropped: %s", self._path, error)
+            _log.debug("%s is dropped: %s", self._path, error)
             self._drop()
 
     def _read(self, connection: sqlite3.Connection) -> None:

@@ -32,7 +32,7 @@ from shardfs.store.segments import (
     remove_segment,
 )
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _VERSION_FOLDER: Final = "v1"
 _SEGMENT_SIZE: Final = 64 << 20  # bytes
@@ -311,7 +311,7 @@ class Cache:
     ) -> None:
         self._flush(live)
         gone = live.index.give_up(enough, lambda number: remove_segment(live.folder, number), add)
-        _logger.debug("cache %s gave up %d segments", self.directory, len(gone))
+        _log.debug("cache %s gave up %d segments", self.directory, len(gone))
 
     # Opening, failing, starting over
 
@@ -380,7 +380,7 @@ class Cache:
             self._reported.add(kind)
             level = logging.WARNING
         message = "cache %s: %s failed, going on without: %s"
-        _logger.log(level, message, self.directory, doing, error)
+        _log.log(level, message, self.directory, doing, error)
 
 
 def _is_damage(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ from shardfs.store.locks import WriterLock
 from shardfs.store.packs import FinishedPack, PackWriter
 from shardfs.store.refs import RefStore
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -122,7 +122,7 @@ class Store:
             with suppress(PackCorruptedError):
                 pack = packs.read_table(path)
                 if indexed.get(pack_id) != pack.size or not self.index_agrees(pack):
-                    log.warning("index: entries of pack %s written again", pack_id.hex()[:12])
+                    _log.warning("index: entries of pack %s written again", pack_id.hex()[:12])
                     self.index.mend_pack((pack_id, pack.size, pack.entries), path.exists)
                     mended = True
         return mended
@@ -134,7 +134,7 @@ class Store:
         """
         missing = [pack_id for pack_id in self.index.packs(LOCAL) if self._is_missing(pack_id)]
         if missing:
-            log.warning("%d packs of the index are gone", len(missing))
+            _log.warning("%d packs of the index are gone", len(missing))
             self.index.remove_packs(missing)
         return missing
 
@@ -240,9 +240,9 @@ class Store:
         try:
             return Index(path, tmp, self._tables)
         except IndexCorruptedError as error:
-            log.warning("%s; making it again from the packs", error)
+            _log.warning("%s; making it again from the packs", error)
         except StoreError as error:
-            log.info("%s; reading with a copy of the index", error)
+            _log.info("%s; reading with a copy of the index", error)
             return Index.private(path, self._tables)
         try:
             return Index(path, tmp, self._tables, anew=True)
@@ -264,7 +264,7 @@ class Store:
             try:
                 pack = packs.read_table(self.layout.pack(pack_id))
             except PackCorruptedError as error:
-                log.warning("%s", error)
+                _log.warning("%s", error)
                 self._damaged.append(error)
             else:
                 yield pack_id, pack.size, pack.entries

@@ -25,7 +25,7 @@ from shardfs.transfer.download import download
 from shardfs.transfer.follow import follow, prune_refs
 from shardfs.transfer.ranges import MAX_WINDOW, extend
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Bytes from the end of a pack in the first request: trailer, table and the objects of most packs.
 TAIL_GUESS: Final = 64 << 10
@@ -190,7 +190,7 @@ class _Fetch:
         try:
             copies.verify_object(entry, payload)
         except FormatError as error:
-            log.warning("%s, pack %s: %s", self._remote.name, pack.id.hex()[:12], error)
+            _log.warning("%s, pack %s: %s", self._remote.name, pack.id.hex()[:12], error)
             return False
         return True
 
