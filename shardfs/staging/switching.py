@@ -158,7 +158,9 @@ def _state(root: Path, comparer: Comparer, change: Change) -> str:
         return "absent"
     if comparer.same(raw, info, change.new):
         return "new"
-    return "old" if comparer.same(raw, info, change.old) else "modified"
+    # A work tree that fell behind commits made through the mount holds an older version: nothing is lost with it.
+    stored = comparer.same(raw, info, change.old) or comparer.is_stored(raw, info)
+    return "old" if stored else "modified"
 
 
 def _unlink(root: Path, path: paths.Path) -> None:

@@ -262,6 +262,31 @@ def test_switch_swaps_files_and_refuses_to_lose_changes(repo: Repository) -> Non
     assert (Path("a").read_text(), Path("only").read_text()) == ("exp", "exp")
 
 
+def test_switch_replaces_files_that_fell_behind_the_tip(repo: Repository) -> None:
+    write("a", "one")
+    repo.add(["a"])
+    repo.commit("first")
+    repo.switch("exp", create=True)
+    write("a", "on exp")
+    repo.add(["a"])
+    repo.commit("on exp")
+    repo.switch("main")
+    area = repo.area()
+    area.start_session("a mount")
+    file = area.open_file(area.find((b"a",)).ino, os.O_WRONLY | os.O_TRUNC)
+    file.write(0, b"through the mount")
+    file.release()
+    repo.commit("second")
+    os.utime("a", ns=(10**18, 10**18))
+    repo.add(["a"])
+    repo.reset()
+    assert Path("a").read_text() == "one"
+    repo.switch("exp")
+    assert Path("a").read_text() == "on exp"
+    repo.switch("main")
+    assert Path("a").read_text() == "through the mount"
+
+
 def test_switch_leaves_a_work_tree_without_files_empty(repo: Repository) -> None:
     write("a", "main")
     repo.add(["a"])
