@@ -151,7 +151,7 @@ class Area:
             LockedError: another process has it; the message says which.
         """
         self._session.acquire(who, wait_s)
-        self.recovery = recover(self._database, self._files)
+        self._recover()
         with self._database.write(durable=True) as db:
             set_fact(db, SWEEP, 1)
         self._reserve.fill()
@@ -402,9 +402,13 @@ class Area:
                     set_fact(db, BASE_TIME, base_time_ns)
         if self._session.try_acquire("recovery"):
             try:
-                self.recovery = recover(self._database, self._files)
+                self._recover()
             finally:
                 self._session.release()
+
+    def _recover(self) -> None:
+        self.recovery = recover(self._database, self._files)
+        self.recovery.log(self.directory)
 
     def _make(self, parent: int, name: bytes, kind: NodeKind, mode: int, **columns: object) -> NodeStat:
         with self._database.write() as db:

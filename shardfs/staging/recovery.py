@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from shardfs.history.paths import show
 from shardfs.staging.database import Database, fact, rows_where, set_fact, update
 from shardfs.staging.generations import FileKey, Generations
 from shardfs.staging.nodes import PathKey, Row
 from shardfs.staging.rebase import drop_settled
 from shardfs.staging.view import path_of
 
+_log = logging.getLogger(__name__)
+
+_NAMED: Final = 5  # files that one line of the log names
 SWEEP: Final = "sweep"  # fact: 1 = files/ may hold files that no row names
 
 
@@ -28,6 +34,18 @@ class Recovery:
     dropped: list[PathKey] = field(default_factory=list)
     kept: list[PathKey] = field(default_factory=list)
     cut: list[PathKey] = field(default_factory=list)
+
+    def log(self, directory: Path) -> None:
+        """Tell people, in the log of whoever opened the area in `directory`."""
+        for level, paths, what in (
+            (logging.WARNING, self.cut, "the machine failed before a sync, and bytes are missing"),
+            (logging.WARNING, self.dropped, "writing was not finished, the last closed content is back"),
+            (logging.INFO, self.kept, "never closed, what had been written is kept"),
+        ):
+            if paths:
+                more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+                names = ", ".join(show(path) for path in paths[:_NAMED]) + more
+                _log.log(level, "staging area %s: %s: %s", directory, what, names)
 
 
 def recover(database: Database, files: Generations) -> Recovery:

@@ -123,7 +123,9 @@ def test_files_stay_while_a_snapshot_needs_them(area: Area, store: MemoryStore) 
             assert len(files(again)) == 1
 
 
-def test_a_power_cut_that_took_bytes_is_reported(area: Area, store: MemoryStore) -> None:
+def test_a_power_cut_that_took_bytes_is_reported(
+    area: Area, store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
     write(area, b"short", b"0123456789")
     write(area, b"lost", b"0123456789")
     short, lost = (area.lookup(ROOT, name).ino for name in (b"short", b"lost"))
@@ -131,6 +133,7 @@ def test_a_power_cut_that_took_bytes_is_reported(area: Area, store: MemoryStore)
     (area.directory / "files" / f"{lost}.1").unlink()
     with reopen(area, store) as again:
         assert sorted(again.recovery.cut) == [(b"lost",), (b"short",)]
+        assert any("bytes are missing" in line and "lost" in line and "short" in line for line in caplog.messages)
         assert shown(again) == BASE | {(b"short",): b"0123", (b"lost",): b""}
         assert store.commit(again) == shown(again)
 
