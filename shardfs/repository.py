@@ -29,11 +29,11 @@ from shardfs.history.content import ContentFile, FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.versions import Version, VersionList
 from shardfs.progress import Progress
-from shardfs.staging import adding, areas, checkout, record, switching
+from shardfs.staging import adding, areas, checkout, committing, switching
 from shardfs.staging.adding import AddReport
 from shardfs.staging.area import Area
 from shardfs.staging.checkout import CheckoutReport
-from shardfs.staging.record import CommitRequest
+from shardfs.staging.committing import CommitRequest
 from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
 from shardfs.store.cache import Cache
@@ -386,7 +386,7 @@ class Repository:
             tag=tag,
             allow_empty=allow_empty,
         )
-        return record.commit(self, self._branch(branch), request, progress)
+        return committing.commit(self, self._branch(branch), request, progress)
 
     def import_directory(self, directory: Path, message: str, **options: Any) -> CommitId:
         """Make a directory's whole content the next commit; options as of `commit`."""

@@ -220,7 +220,7 @@ def stage_directory(repo: Workspace, directory: Path, branch: str, progress: Pro
             msg = f"staging of {branch} has changes; {_IMPORT_FIRST}"
             raise LocalChangesError(msg)
         inside = repo.root is not None and directory.resolve() == repo.root.resolve()
-        cache = stat_cache(repo) if inside else StatCache(Path(os.devnull) / "none", ())
+        cache = stat_cache(repo) if inside else StatCache(None)
         _, items = _stage(repo, directory, found, Listing(area), cache, progress)
         wanted = {tuple(path.split(b"/")) for path, _ in found}
         _remove_except(area, [()], wanted.__contains__)

@@ -18,7 +18,7 @@ from typing import Final
 
 from shardfs.errors import AreaError, StoreError
 from shardfs.staging import schema
-from shardfs.staging.nodes import Row
+from shardfs.staging.nodes import NodeKind, Row
 
 BUSY_TIMEOUT_MS: Final = 30_000
 _CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: at the default of 1000 pages every 250th create waits for the disk
@@ -205,6 +205,18 @@ def rows_in(db: sqlite3.Connection, parent: int) -> list[Row]:
 def rows_where(db: sqlite3.Connection, condition: str) -> list[Row]:
     """All rows that meet a constant condition."""
     return [Row._make(found) for found in db.execute(f"{_SELECT} WHERE {condition}")]
+
+
+def has_changes(db: sqlite3.Connection, directory: int) -> bool:
+    """Whether a row below a directory says something else than the base."""
+    pending = [directory]
+    while pending:
+        for row in rows_in(db, pending.pop()):
+            if not row.settled:
+                return True
+            if row.kind == NodeKind.DIR:
+                pending.append(row.ino)
+    return False
 
 
 def insert(db: sqlite3.Connection, row: Row) -> None:

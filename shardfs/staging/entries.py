@@ -1,4 +1,4 @@
-"""Files of a working directory as entries of a tree."""
+"""Files of a work tree as entries of a tree."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Staged(NamedTuple):
 
 
 def stage(root: Path, found: Iterable[Found], ingest: Ingest, cache: StatCache) -> Iterator[Staged]:
-    """Put files of a working directory into the batch of `ingest`, reading only those that changed.
+    """Put files of a work tree into the batch of `ingest`, reading only those that changed.
 
     Save the cache once the batch is published.
 
     Args:
-        root: of the working directory.
+        root: of the work tree.
         found: by `Scanner.scan`; directories among them are passed over.
         ingest: puts what has to be read.
         cache: knows what has not; learns what was read.

@@ -14,7 +14,7 @@ from typing import Final
 
 from shardfs.errors import AreaError
 from shardfs.formats.tree import MAX_TARGET_SIZE, TreeEntry
-from shardfs.staging.database import delete, insert, rows_in, update
+from shardfs.staging.database import delete, has_changes, insert, rows_in, update
 from shardfs.staging.generations import FileKey, Generations
 from shardfs.staging.nodes import (
     ROOT,
@@ -143,7 +143,7 @@ class Namespace:
         name = checked_name(path[-1])
         entry = replace(entry, name=name)
         old = view.child_or_none(db, parent, name)
-        if old is not None and old.wgen is None and old.entry() == entry and self._unchanged_below(db, old):
+        if old is not None and old.wgen is None and old.entry() == entry and _shows_base(db, old):
             return
         parent = view.materialise(db, view.node(db, parent.ino))
         if old is not None:
@@ -220,20 +220,12 @@ class Namespace:
         update(db, row.ino, **{name: getattr(row, name) for name in columns})
         return row
 
-    def _unchanged_below(self, db: sqlite3.Connection, row: Row) -> bool:
-        """Whether a directory shows exactly its base; true for anything else."""
-        if row.kind != NodeKind.DIR or not row.version:
-            return True
-        pending = [row.ino]
-        while pending:
-            for child in rows_in(db, pending.pop()):
-                if not child.settled:
-                    return False
-                if child.kind == NodeKind.DIR:
-                    pending.append(child.ino)
-        return True
-
 
 def stored(db: sqlite3.Connection, view: View, ino: int) -> Row:
     """The node of an inode number, stored if it was not (ENOENT)."""
     return view.materialise(db, view.node(db, ino))
+
+
+def _shows_base(db: sqlite3.Connection, row: Row) -> bool:
+    """Whether a directory shows exactly its base; true for anything else."""
+    return row.kind != NodeKind.DIR or not row.version or not has_changes(db, row.ino)

@@ -9,7 +9,7 @@ import sqlite3
 
 from shardfs.formats.ids import TreeId
 from shardfs.formats.tree import DirEntry, TreeEntry
-from shardfs.staging.database import delete, insert, row_at, rows_in, rows_where, set_fact, update
+from shardfs.staging.database import delete, has_changes, insert, row_at, rows_in, rows_where, set_fact, update
 from shardfs.staging.namespace import Removed
 from shardfs.staging.nodes import (
     ROOT,
@@ -101,22 +101,11 @@ def _follow(
         view.settle(db, row, parent)
         return []
     new_base = new.tree if isinstance(new, DirEntry) else None
-    if shows_base and new_base is None and not _has_changes(db, row):
+    if shows_base and new_base is None and not has_changes(db, row.ino):
         _delete_below(db, row)
         return []
     view.settle(db, row._replace(base=new_base), parent)
     return [(row, new_base)] if new_base != row.base else []
-
-
-def _has_changes(db: sqlite3.Connection, directory: Row) -> bool:
-    pending = [directory.ino]
-    while pending:
-        for row in rows_in(db, pending.pop()):
-            if not row.settled:
-                return True
-            if row.kind == NodeKind.DIR:
-                pending.append(row.ino)
-    return False
 
 
 def _delete_below(db: sqlite3.Connection, row: Row) -> None:

@@ -1,4 +1,4 @@
-"""The files of a working directory that belong into a repository."""
+"""The files of a work tree that belong into a repository."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Start(NamedTuple):
 
 
 class Scanner:
-    """Walks the working directory of a repository.
+    """Walks the work tree of a repository.
 
     Symbolic links are found and never followed, also when something swaps a directory for one meanwhile. Mounts of
     this program are neither entered nor touched. `.shardfs`, `.git` and what `.shardfsignore` files name are left
@@ -60,7 +60,7 @@ class Scanner:
         """Prepare to walk `root`.
 
         Args:
-            root: of the working directory.
+            root: of the work tree.
             ignored: find ignored files too.
             refused: gets the paths of sockets, pipes and devices; None: one of them is an error.
         """

@@ -1,4 +1,4 @@
-"""What the files of a working directory held when they were last read, so that unchanged ones are not read again."""
+"""What the files of a work tree held when they were last read, so that unchanged ones are not read again."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class StatCache:
     empties itself when a pack that was there when it was saved is gone: what it names may have gone with it.
     """
 
-    def __init__(self, path: Path, packs: Iterable[PackId]) -> None:
+    def __init__(self, path: Path | None, packs: Iterable[PackId] = ()) -> None:
         """Load the cache in the file `path`.
 
         Args:
-            path: of the database; made at the first save.
+            path: of the database; made at the first save. None: remember nothing beyond this object.
             packs: that the store has now.
         """
         self._path = path
@@ -59,7 +59,8 @@ class StatCache:
         self._rows: dict[bytes, _Row] = {}
         self._dirty: dict[bytes, _Row | None] = {}
         self._usable = True
-        self._load()
+        if path is not None:
+            self._load(path)
 
     def entry(self, path: bytes, status: os.stat_result, *, executable: bool) -> FileEntry | None:
         """An unchanged file as an entry of its directory; None when it has to be read."""
@@ -105,7 +106,7 @@ class StatCache:
         Call it when the batch that holds the contents is published, not before.
         """
         self._packs = frozenset(packs)
-        if not self._dirty or not self._usable:
+        if self._path is None or not self._dirty or not self._usable:
             return
         try:
             connection = open_database(self._path)
@@ -127,18 +128,18 @@ class StatCache:
             db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
             db.executemany("INSERT OR IGNORE INTO packs VALUES (?)", ((pack,) for pack in self._packs))
 
-    def _load(self) -> None:
-        if not self._path.exists():
+    def _load(self, path: Path) -> None:
+        if not path.exists():
             return
         try:
-            connection = open_database(self._path)
+            connection = open_database(path)
             try:
                 self._read(connection)
             finally:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
-            _log.debug("%s is dropped: %s", self._path, error)
-            self._drop()
+            _log.debug("%s is dropped: %s", path, error)
+            self._drop(path)
 
     def _read(self, connection: sqlite3.Connection) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -155,11 +156,11 @@ class StatCache:
         sql = "SELECT path, size, mtime_ns, ctime_ns, ino, content FROM files"
         self._rows = {row[0]: row for row in connection.execute(sql)}
 
-    def _drop(self) -> None:
+    def _drop(self, path: Path) -> None:
         self._rows.clear()
         for suffix in ("", "-wal", "-shm"):
             with suppress(OSError):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _same(row: _Row, status: os.stat_result) -> bool:

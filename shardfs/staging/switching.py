@@ -53,7 +53,7 @@ def checkout(
     tree = repo.commit_of(rev)[1].tree
     items = _selected(repo, tree, files)
     total = sum(entry.size for _, entry in items if isinstance(entry, FileEntry))
-    cache = stat_cache(repo) if into is None else StatCache(Path(os.devnull) / "none", ())
+    cache = stat_cache(repo) if into is None else StatCache(None)
     target = root_of(repo) if into is None else into
     known = _KnownContent(repo, target, cache, force=force)
     report = write_files(

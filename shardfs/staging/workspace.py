@@ -8,7 +8,6 @@ from typing import Protocol
 from shardfs.config import Settings
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId
-from shardfs.formats.ref import Head
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import FileReader
 from shardfs.history.objects import Objects
@@ -50,10 +49,6 @@ class Workspace(Protocol):
 
     def area(self, branch: str | None = None) -> Area:
         """The staging area of a branch, on its tip."""
-        ...
-
-    def head(self) -> Head:
-        """What HEAD names."""
         ...
 
     def current_branch(self) -> str | None:
