@@ -19,8 +19,8 @@ WRITES: Final = (*OPENS, ExitStatus.LOCKED, ExitStatus.CONFLICT)
 READS_AND_WRITES: Final = (*WRITES, ExitStatus.REMOTE)
 
 
-class Command(click.Command):
-    """A command with `--json`, `-q`, `-v` and `--debug` of its own, so that they may stand after its name."""
+class _Documented(click.Command):
+    """What commands and groups share: common options, and examples and exit statuses at the end of the help."""
 
     def __init__(
         self, *args: Any, exits: Sequence[ExitStatus] = (), examples: Sequence[str] = (), **keywords: Any
@@ -32,34 +32,28 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples and the exit statuses."""
-        _write_examples(formatter, self.examples)
+        del ctx
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{example}\n")
         with formatter.section("Exit status"):
             formatter.write_dl([(str(int(status)), MEANINGS[status]) for status in self.exits])
 
 
-class CommandGroup(click.Group):
+class Command(_Documented):
+    """A command with `--json`, `-q`, `-v` and `--debug` of its own, so that they may stand after its name."""
+
+
+class CommandGroup(_Documented, click.Group):
     """A command that has commands below it, such as `remote add`."""
 
     command_class = Command
-
-    def __init__(
-        self, *args: Any, exits: Sequence[ExitStatus] = (), examples: Sequence[str] = (), **keywords: Any
-    ) -> None:
-        super().__init__(*args, **keywords)
-        self.exits = sorted({*_EVERY, *exits})
-        self.examples = tuple(examples)
-        self.params.extend(common_options())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of their definition."""
         del ctx
         return list(self.commands)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples and the exit statuses."""
-        _write_examples(formatter, self.examples)
-        with formatter.section("Exit status"):
-            formatter.write_dl([(str(int(status)), MEANINGS[status]) for status in self.exits])
 
 
 def command(
@@ -103,13 +97,6 @@ def common_options() -> list[click.Option]:
             ["--debug"], is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks of errors."
         ),
     ]
-
-
-def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    if examples:
-        with formatter.section("Examples"):
-            for example in examples:
-                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
 def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:

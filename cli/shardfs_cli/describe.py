@@ -53,11 +53,6 @@ def kind_of(entry: TreeEntry) -> str:
     return "file" if isinstance(entry, FileEntry) else "dir" if isinstance(entry, DirEntry) else "link"
 
 
-def text_name(name: bytes) -> str:
-    """A file name as text; bytes that are not UTF-8 become surrogate escapes."""
-    return os.fsdecode(name)
-
-
 def change_json(change: Change) -> dict[str, Any]:
     """A change with both of its sides."""
     return {

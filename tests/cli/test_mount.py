@@ -133,7 +133,7 @@ def test_branch_and_read_only(project: Shell) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_mount_in_front_ends_cleanly_by_a_signal(project: Shell, number: int) -> None:
     project.commit("one", a__txt="1")
-    running = project.start("mount", "-f", "models", "--engine", "libfuse", "--deadline", "5")
+    running = project.start("mount", "-f", "models", "--deadline", "5")
     point = project.folder / "models"
     deadline = time.monotonic() + 30
     while not (point / "latest").is_symlink():

@@ -57,20 +57,13 @@ class Choice:
     "-o", "words", multiple=True, metavar="WORDS", help="The same as in fstab: ro,allow_other,branch=NAME ..."
 )
 @click.option(
-    "--engine",
-    type=click.Choice(["auto", "libfuse"]),
-    default="auto",
-    show_default=True,
-    help="How to talk to the kernel.",
-)
-@click.option(
     "--deadline", type=click.FloatRange(min=0, min_open=True, max=1e6), metavar="SECONDS",
     help="How long one read waits for a remote before it fails.",
 )  # fmt: skip
 @click.option("--source", default=".", hidden=True, help="Directory of the repository, or a URL.")
 @click.pass_obj
 def command(
-    context: Context, /, mountpoint: str, *, foreground: bool, words: tuple[str, ...], engine: str, **chosen: object
+    context: Context, /, mountpoint: str, *, foreground: bool, words: tuple[str, ...], **chosen: object
 ) -> None:
     """Show every version as a read-only directory below MOUNTPOINT, and a writable staging directory.
 
@@ -80,7 +73,6 @@ def command(
 
     Returns when the mount can be used. A missing MOUNTPOINT is made, and removed when the mount ends.
     """
-    del engine  # there is one so far; the option keeps scripts valid when there are two
     choice = _with_words(Choice(**chosen), words)  # type: ignore[arg-type]
     if "://" in choice.source:
         choice = replace(choice, remote=choice.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
@@ -30,7 +31,7 @@ def command(context: Context, rev: str) -> None:
             {
                 **describe.commit_json(id_, commit),
                 "changes": [describe.change_json(change) for change in changed],
-                "attached": [{"name": describe.text_name(e.name), "size": e.size} for e in attached],
+                "attached": [{"name": os.fsdecode(e.name), "size": e.size} for e in attached],
             }
         )
         return
@@ -40,7 +41,7 @@ def command(context: Context, rev: str) -> None:
         out.line(f"{output.name(key)}:")
         out.lines(f"    {output.name(line)}" for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"))
     for entry in attached:
-        out.line(f"attached: {output.name(describe.text_name(entry.name))}  {output.size(entry.size)}")
+        out.line(f"attached: {output.name(os.fsdecode(entry.name))}  {output.size(entry.size)}")
     out.line()
     out.lines(output.table([describe.change_row(change, out) for change in changed]))
     out.line(describe.summary(changed))
