@@ -317,10 +317,6 @@ class Repository:
             areas.refresh(self, name, self._areas[name])
             return self._areas[name]
 
-    def refresh_area(self, branch: str | None = None) -> None:
-        """Put a staging area on the branch's tip when another process moved it."""
-        self.area(branch)
-
     def add(
         self, files: Iterable[str | Path], *, update_deleted: bool = False, progress: Progress | None = None
     ) -> AddReport:

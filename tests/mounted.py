@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from shardfs.formats.manifest import Manifest
 from shardfs.formats.ref import BRANCHES, Head
 from shardfs.formats.tree import FileEntry, Tree
 from shardfs.history.versions import Version
+from shardfs.mount.nodes import Node
 from shardfs.mount.source import Content
 from shardfs.mount.vfs import Vfs
 from shardfs.staging.area import Area
@@ -165,6 +166,15 @@ class MemorySource:
     def close(self) -> None:
         for area in self._areas.values():
             area.close()
+
+
+def walk(vfs: Vfs, node: Node, prefix: bytes = b"") -> Iterator[tuple[bytes, Node]]:
+    """Every path and node below a directory, depth first, directories before their content."""
+    for name, child, _ in vfs.readdir(node):
+        path = prefix + b"/" + name if prefix else name
+        yield path, child
+        if child.is_dir:
+            yield from walk(vfs, child, path)
 
 
 def names(vfs: Vfs, path: bytes) -> list[bytes]:

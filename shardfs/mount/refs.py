@@ -62,7 +62,8 @@ class Refs:
         self._state: RefsState | None = None
         self._signature: tuple[int, ...] | None = None
         self._checked = self._read = 0.0
-        self._known: set[CommitId] = set()
+        self._known: set[CommitId] = set()  # what is reachable from these tips of that state
+        self._known_tips: set[CommitId] = set()
         self._known_number = 0
         self._refresher = _Refresher(source) if source.url is not None else None
 
@@ -158,8 +159,6 @@ class Refs:
                 found.add(id_)
                 waiting.extend(self._source.objects.commit(id_).parents)
         return found, met
-
-    _known_tips: frozenset[CommitId] | set[CommitId] = frozenset()
 
 
 def _signature(store: Path) -> tuple[int, ...] | None:

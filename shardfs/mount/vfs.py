@@ -10,7 +10,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shardfs.errors import FsError, ShardfsError
@@ -26,7 +26,6 @@ from shardfs.mount.refs import Refs
 from shardfs.mount.source import Source
 from shardfs.mount.staged import StagedView
 from shardfs.mount.top import TopView
-from shardfs.mount.view import View
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -322,15 +321,6 @@ class Vfs:
         node.view.remove_xattr(node, name)
 
 
-def walk(vfs: Vfs, node: Node, prefix: bytes = b"") -> Iterator[tuple[bytes, Node]]:
-    """Every path and node below a directory, depth first, directories before their content."""
-    for name, child, _ in vfs.readdir(node):
-        path = prefix + b"/" + name if prefix else name
-        yield path, child
-        if child.is_dir:
-            yield from walk(vfs, child, path)
-
-
 def _describe(operation: str, args: tuple[Any, ...]) -> str:
     """What was asked, for people: the operation, the content it was about and its names and numbers."""
     words = [operation]
@@ -351,6 +341,3 @@ def _subject(node: Node) -> str:
     name = getattr(entry, "name", b"") or b""
     commit = getattr(node.key, "commit", b"")
     return f"{commit.hex()[:12]}:{os.fsdecode(name)}" if commit else f"{type(node.view).__name__}:{node.ino}"
-
-
-__all__ = ["Attr", "Handle", "Named", "Node", "Vfs", "View", "walk"]

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from aiohttp import web
 
@@ -16,9 +16,6 @@ from shardfs.store import atomic
 IDLE_S: Final = 60.0  # seconds that a client may send nothing in the middle of a body
 _BLOCK_SIZE: Final = 4 << 20  # bytes handed to a thread at once
 _MARGIN: Final = 64 << 20  # bytes of disk that an upload must leave free
-
-_T = TypeVar("_T")
-RunBlocking = Callable[[Callable[[], _T]], "asyncio.Future[_T]"]
 
 
 def check_length(request: web.Request, limit: int) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from shardfs.errors import FsError, NothingToCommitError
 from shardfs.mount.nodes import Handle
-from shardfs.mount.vfs import Vfs, walk
-from tests.mounted import MemorySource, commit_path, link, names
+from shardfs.mount.vfs import Vfs
+from tests.mounted import MemorySource, commit_path, link, names, walk
 from tests.staged import Flat
 
 NAMES = st.sampled_from(["a", "b", "c"])

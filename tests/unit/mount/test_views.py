@@ -13,8 +13,8 @@ import pytest
 from shardfs.errors import ChunkNotFoundError
 from shardfs.formats.ref import BRANCHES, Head
 from shardfs.mount.nodes import Node
-from shardfs.mount.vfs import Vfs, walk
-from tests.mounted import MemorySource, code, commit_path, content, link, names
+from shardfs.mount.vfs import Vfs
+from tests.mounted import MemorySource, code, commit_path, content, link, names, walk
 
 
 def test_the_root_lists_everything_but_the_control_directory(vfs: Vfs) -> None:
