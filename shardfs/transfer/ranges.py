@@ -18,6 +18,7 @@ from shardfs.store.store import Store
 FIRST_WINDOW: Final = 1 << 20  # bytes asked for at a place that nobody read before
 MAX_WINDOW: Final = 8 << 20  # bytes; at 1 Gbit/s one request then costs more in transfer (67 ms) than in delay
 MAX_GAP: Final = 256 << 10  # bytes; 2 ms at 1 Gbit/s, less than another request costs
+MAX_NEIGHBOURS: Final = 1000  # entries; to keep that many takes the cache 0.1 s, which the first one waits for
 _STREAMS: Final = 16  # sequential readers of one pack that are told apart
 _MAX_PACKS: Final = 256  # packs whose readers are remembered
 _MAX_ENTRIES: Final = 100_000  # pack entries kept in memory, about 30 MB
@@ -144,7 +145,7 @@ class RangeReader:
             e
             for e in self._entries_of(pack)
             if 0 < e.offset - wanted.offset <= window and (e.kind is Kind.CHUNK) == chunks
-        ]
+        ][:MAX_NEIGHBOURS]
         here = self._store.index.has((e.id for e in nearby), local=True)
         cache = self._cache
 

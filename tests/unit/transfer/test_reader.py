@@ -26,6 +26,7 @@ from shardfs.history.objects import Objects
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
+from shardfs.transfer import ranges
 from shardfs.transfer.reader import Reader
 from tests import stores
 from tests.stores import CHUNK_SIZE, FolderSource, commit, flip, noise
@@ -183,6 +184,17 @@ def test_remote_reads_come_with_neighbours(lazy: Store, full: Store, cache: Cach
     assert [_read(again, i) for i in range(40)] == CHUNKS
     assert again.counters().cache_reads == 40
     assert len(source.requests) == 1
+
+
+def test_a_request_brings_a_limited_number_of_neighbours(
+    lazy: Store, full: Store, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader of one tiny file must not wait until sixty thousand others are in the cache."""
+    monkeypatch.setattr(ranges, "MAX_NEIGHBOURS", 9)
+    source = FolderSource(full)
+    reader = Reader(lazy, cache=cache, remote=lambda _: source)
+    assert [_read(reader, i) for i in range(40)] == CHUNKS
+    assert len(source.requests) == 4
 
 
 def test_without_a_cache_only_what_is_wanted_is_read(lazy: Store, full: Store) -> None:
