@@ -14,7 +14,14 @@ from typing import Final, ParamSpec, TypeVar
 from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
 
-from shardfs.errors import MalformedError, NotFoundError, PackNotFoundError, RefNotFoundError
+from shardfs.errors import (
+    FormatError,
+    MalformedError,
+    NotFoundError,
+    PackCorruptedError,
+    PackNotFoundError,
+    RefNotFoundError,
+)
 from shardfs.formats import pack as pack_format
 from shardfs.formats import ref as ref_format
 from shardfs.formats import wire
@@ -212,14 +219,18 @@ def _immutable(data: bytes, id_: bytes) -> web.Response:
 
 
 def _read_table(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(fd).st_size
-        tail = os.pread(fd, TRAILER_SIZE, max(0, size - TRAILER_SIZE))
-        start = pack_format.parse_trailer(tail, size).table_offset
-        return os.pread(fd, size - start, start)
-    finally:
-        os.close(fd)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            tail = os.pread(file.fileno(), TRAILER_SIZE, max(0, size - TRAILER_SIZE))
+            start = pack_format.parse_trailer(tail, size).table_offset
+            return os.pread(file.fileno(), size - start, start)
+    except FileNotFoundError as error:  # deleted since it was looked for
+        msg = f"no pack {path.stem}"
+        raise PackNotFoundError(msg) from error
+    except FormatError as error:  # ours to mend, not the client's mistake
+        msg = f"pack {path.stem} is damaged: {error}"
+        raise PackCorruptedError(msg) from error
 
 
 def _raw_size(store: Store, id_: bytes, kind: Kind) -> int:

@@ -211,6 +211,17 @@ def test_damaged_chunk_on_the_server_is_never_sent(tmp_path: Path) -> None:
 # Modes
 
 
+def test_damaged_table_on_the_server_is_not_the_clients_mistake(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "demo", 1)
+    [pack_id] = store.index.packs()
+    store.layout.pack(pack_id).write_bytes(b"cut off")
+    with serving(tmp_path) as server:
+        answer = ask(server.url, "GET", f"/demo/packs/{pack_id.hex()}/table")
+    assert answer.status == 500
+    assert pack_id.hex() in answer.error
+    store.close()
+
+
 def test_read_only(tmp_path: Path) -> None:
     store, commits = make_store(tmp_path / "demo", 2)
     pack_id = next(iter(store.index.packs()))
