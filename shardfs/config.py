@@ -1,14 +1,6 @@
 """Settings: a user file, the store's `config.toml`, and `SHARDFS_*` in the environment, in rising order of weight.
 
-| key | environment | meaning |
-|---|---|---|
-| user.author | SHARDFS_AUTHOR | "Name <address>" of new commits |
-| cache.dir | SHARDFS_CACHE_DIR | directory of fetched chunks |
-| cache.size | SHARDFS_CACHE_SIZE | most bytes on disk ("10GiB") |
-| cache.min_free | SHARDFS_CACHE_MIN_FREE | bytes of the disk that stay free ("5GiB") |
-| memory.budget | SHARDFS_MEMORY_BUDGET | bytes of decoded chunks kept in memory |
-| remote.deadline | SHARDFS_DEADLINE | seconds that one read waits for a remote |
-| lock.wait | SHARDFS_LOCK_WAIT | seconds to wait for another writer |
+What each means: docs/reference/settings.md.
 """
 
 from __future__ import annotations
@@ -46,7 +38,7 @@ _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Typed settings of one store."""
+    """Typed settings of one store; sizes are bytes. See docs/reference/settings.md."""
 
     author: str
     cache_dir: Path
@@ -253,7 +245,6 @@ def set_value(path: Path, key: str, value: str | None) -> None:
         document = tomlkit.parse(path.read_text("utf-8"))
     else:
         document = tomlkit.document()
-        path.parent.mkdir(parents=True, exist_ok=True)
     table = document.setdefault(section, tomlkit.table())
     if value is not None:
         table[name] = value
@@ -271,14 +262,16 @@ def _check_text(value: str | None) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    temp = path.with_name(f".{path.name}-{os.getpid()}")
+    temp = path.with_name(f".{path.name}-{os.getpid()}-{os.urandom(4).hex()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temp.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
     except OSError as error:
-        temp.unlink(missing_ok=True)
+        with suppress(OSError):
+            temp.unlink()
         msg = f"{path} cannot be written: {error.strerror}"
         raise StoreError(msg) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,26 @@ def test_defaults(tmp_path: Path, private_home: Path) -> None:
     assert settings.cache_dir == private_home / "xdg_cache_home/shardfs/chunks"
     assert "@" in settings.author
     assert settings.remotes == {}
+
+
+def test_the_page_of_settings_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/settings.md").read_text()
+    rows = re.findall(r"^\| `(\S+)` \| `(\S+)` \| `?(.*?)`? \|", page, re.MULTILINE)
+    assert [key for key, _, _ in rows] == list(config.KEYS)
+    before = load(None)
+    for _, variable, default in rows[2:]:
+        monkeypatch.setenv(variable, default)
+    assert load(None) == before
+    for _, variable, _ in rows:
+        monkeypatch.setenv(variable, "7")
+    after = load(None)
+    assert [name for name in config.KEYS.values() if getattr(after, name) == getattr(before, name)] == []
+
+
+def test_a_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        config.set_value(tmp_path / "file" / "config.toml", "cache.size", "1G")
 
 
 def test_the_store_outweighs_the_user_and_the_environment_both(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
