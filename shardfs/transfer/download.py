@@ -17,7 +17,7 @@ from shardfs.remotes.base import Remote
 from shardfs.store import atomic, packs
 from shardfs.store.packs import FinishedPack
 from shardfs.store.store import Store
-from shardfs.transfer.workshop import workshop
+from shardfs.transfer.scratch import scratch
 
 _RANGE: Final = 8 << 20  # bytes of one request
 _PARALLEL: Final = 4  # requests at once: 32 MiB in memory
@@ -36,7 +36,7 @@ def download(store: Store, remote: Remote, pack: PackSize, arrived: Callable[[in
         RemoteProtocolError: what came is not that pack. PackNotFoundError: it is gone at the remote.
         RemoteError: by the remote. LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
-    with workshop(store.layout, "fetch") as folder:
+    with scratch(store.layout, "fetch") as folder:
         path = folder.pack(pack.id)
         with atomic.os_errors(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)

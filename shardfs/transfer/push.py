@@ -38,8 +38,8 @@ from shardfs.transfer import plan, shipment
 from shardfs.transfer.follow import tracking_name
 from shardfs.transfer.plan import Reachable
 from shardfs.transfer.reader import Reader
+from shardfs.transfer.scratch import scratch
 from shardfs.transfer.shipment import Shipment
-from shardfs.transfer.workshop import workshop
 
 _HAS_BATCH: Final = 16_384  # ids per question to the remote, 512 KiB
 
@@ -199,7 +199,7 @@ class _Sender:
         load = shipment.plan(index, shipment.with_bases(index, missing, self._lacking_bases))
         self._total = load.bytes
         self._report.objects = len(load)
-        with workshop(self._store.layout, "push") as folder:
+        with scratch(self._store.layout, "push") as folder:
             damaged = self._send_whole(load, folder)
             self._send_loose([*damaged, *load.loose], folder)
 

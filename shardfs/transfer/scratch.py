@@ -12,7 +12,7 @@ from shardfs.store.layout import Layout
 
 
 @contextmanager
-def workshop(layout: Layout, purpose: str) -> Iterator[Layout]:
+def scratch(layout: Layout, purpose: str) -> Iterator[Layout]:
     """A layout below `tmp/` that is removed with all its files; `gc` removes what a kill leaves.
 
     Raises:
