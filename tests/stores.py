@@ -1,7 +1,8 @@
-"""Small stores for tests: commits from plain dictionaries, remotes that are other stores, damage on demand."""
+"""Small stores for tests: with commits, as packs of a remote, damaged on demand."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from shardfs.store.layout import Layout
 from shardfs.store.store import Batch, Store
 
 CHUNK_SIZE = 4096
+MAIN = "refs/heads/main"
 Files = Mapping[str, bytes]
 
 
@@ -125,3 +127,36 @@ def know_remote_packs(store: Store, other: Store, name: str = "origin") -> None:
     """Record the packs of another store as packs of a remote, as fetch does."""
     packs = other.index.packs(LOCAL)
     store.index.add_packs(((p, size, other.index.entries(p)) for p, size in packs.items()), place=name)
+
+
+def add_commit(store: Store, parent: CommitId | None, number: int, *, move: str | None = MAIN) -> CommitId:
+    """A commit with a small file, a file of three chunks and a directory; all in one pack."""
+    with store.batch() as batch:
+        chunks = [os.urandom(1000 + number), b"same in every commit" * 50, bytes([number % 256]) * 70_000]
+        refs = [ChunkRef(ChunkId(batch.put(Kind.CHUNK, c)), len(c)) for c in chunks]
+        manifest = Manifest(sum(map(len, chunks)), tuple(refs))
+        manifest_id = ManifestId(batch.put(Kind.MANIFEST, manifest.to_bytes()))
+        small = f"version {number}".encode()
+        inner = Tree.of([FileEntry(b"big", manifest.size, manifest=manifest_id)])
+        top = Tree.of(
+            [
+                DirEntry(b"weights", TreeId(batch.put(Kind.TREE, inner.to_bytes()))),
+                FileEntry(b"small", len(small), chunk=ChunkId(batch.put(Kind.CHUNK, small))),
+            ]
+        )
+        tree = TreeId(batch.put(Kind.TREE, top.to_bytes()))
+        parents = () if parent is None else (parent,)
+        commit = Commit(tree, parents, "A <a@b>", 1_000_000 * number, f"commit {number}")
+        batch.put(Kind.COMMIT, commit.to_bytes())
+    if move is not None:
+        store.refs.move(move, store.refs.get(move), commit.id, author="A", message="test")
+    return commit.id
+
+
+def make_store(root: Path, commits: int = 3) -> tuple[Store, list[CommitId]]:
+    """A store with so many commits on main, each in a pack of its own."""
+    store = Store.create(root)
+    made: list[CommitId] = []
+    for number in range(1, commits + 1):
+        made.append(add_commit(store, made[-1] if made else None, number))
+    return store, made

@@ -24,8 +24,9 @@ from shardfs.formats.ids import CommitId, PackId
 from shardfs.remotes.base import Remote, read_pack_tail
 from shardfs.remotes.registry import open_remote
 from shardfs.store.store import Store
-from tests.serving import MAIN, add_commit, make_store, serving
-from tests.webserver import NGINX, free_port, manual, nginx, replaced
+from tests.nginx import NGINX, free_port, manual, nginx, replaced
+from tests.serving import serving
+from tests.stores import MAIN, add_commit, make_store
 
 pytestmark = pytest.mark.network
 

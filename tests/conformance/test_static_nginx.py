@@ -12,8 +12,8 @@ from shardfs.formats.ids import CommitId, PackId
 from shardfs.remotes.base import Remote, read_pack_tail
 from shardfs.remotes.registry import open_remote
 from shardfs.store.store import Store
-from tests.serving import MAIN, make_store
-from tests.webserver import NGINX, free_port, manual, nginx, replaced
+from tests.nginx import NGINX, free_port, manual, nginx, replaced
+from tests.stores import MAIN, make_store
 
 pytestmark = [pytest.mark.network, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
 

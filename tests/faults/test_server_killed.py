@@ -16,7 +16,8 @@ from shardfs.store import packs
 from shardfs.store.closure import check_closure
 from shardfs.store.receive import settle
 from shardfs.store.store import Store
-from tests.serving import MAIN, add_commit, make_store, serving
+from tests.serving import serving
+from tests.stores import MAIN, add_commit, make_store
 
 ROUNDS = 8
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.errors import AreaError
+from shardfs.errors import AreaError, OutOfSpaceError
 from shardfs.staging.area import Area, AreaFile
 from shardfs.staging.reserve import SIZE
-from tests.staged import MemoryStore
+from tests.areas import MemoryStore
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs, which takes root")
 
@@ -67,6 +67,20 @@ def test_a_full_disk_can_be_emptied_by_deleting(disk: Path) -> None:
     with area.snapshot() as snapshot:
         assert [found.path for found in snapshot.files] == [(b"after",), (b"kept",)]
     area.close()
+
+
+def test_an_area_on_a_full_disk_says_so_or_opens_by_its_reserve(disk: Path) -> None:
+    store = MemoryStore()
+    Area.open(disk / "area", store, store.open_content).close()
+    _take_the_rest(disk / "rest")
+    with pytest.raises(OutOfSpaceError, match="No space left"):
+        Area.open(disk / "area", store, store.open_content)
+    (disk / "rest").unlink()
+    with Area.open(disk / "area", store, store.open_content) as area:
+        area.start_session("test")
+    _take_the_rest(disk / "rest")
+    with Area.open(disk / "area", store, store.open_content) as area:
+        assert list(area.changes()) == []
 
 
 def test_a_failed_rewrite_keeps_the_stable_content(disk: Path) -> None:

@@ -21,7 +21,7 @@ from shardfs.formats.ids import ChunkId, TreeId, chunk_id
 from shardfs.formats.tree import FileEntry, Tree
 from shardfs.staging.area import Area
 from shardfs.staging.nodes import ROOT
-from tests.staged import Flat, MemoryStore, files, shown
+from tests.areas import Flat, MemoryStore, files, shown
 
 ROUNDS = 1000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 25
 OPERATIONS = 400

@@ -18,7 +18,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.http import HttpRemote
 from shardfs.store.store import Store
-from tests.serving import MAIN, make_store
+from tests.stores import MAIN, make_store
 
 pytestmark = [
     pytest.mark.network,

@@ -20,7 +20,7 @@ from shardfs.staging.area import RENAME_NOREPLACE, Area
 from shardfs.staging.handles import AreaFile
 from shardfs.staging.nodes import ROOT, PathKey
 from shardfs.staging.snapshot import Snapshot
-from tests.staged import Flat, MemoryStore, crash, files, shown
+from tests.areas import Flat, MemoryStore, crash, files, shown
 
 MEMORY = Path("/dev/shm")
 BASE: Flat = {

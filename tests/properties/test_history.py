@@ -14,7 +14,7 @@ from shardfs.history import paths, walk
 from shardfs.history.objects import Objects
 from shardfs.history.revisions import resolve
 from shardfs.history.versions import VersionList
-from tests.memory import Folder, Memory
+from tests.memory_objects import Folder, Memory
 
 NAME = st.sampled_from([b"a", b"b", b"b.c", b"\xff"])
 FOLDERS: st.SearchStrategy[Folder] = st.recursive(

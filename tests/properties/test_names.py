@@ -13,7 +13,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES, REMOTES, TAGS, is_ref_name
 from shardfs.history.objects import Objects
 from shardfs.history.revisions import resolve
-from tests.memory import Memory
+from tests.memory_objects import Memory
 
 PIECES = [
     "..",

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from shardfs.errors import FsError, NothingToCommitError
 from shardfs.mount.nodes import Handle
 from shardfs.mount.vfs import Vfs
-from tests.mounted import MemorySource, commit_path, link, names, walk
-from tests.staged import Flat
+from tests.areas import Flat
+from tests.memory_repository import MemorySource, commit_path, link, names, walk
 
 NAMES = st.sampled_from(["a", "b", "c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)

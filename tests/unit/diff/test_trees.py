@@ -8,7 +8,7 @@ from shardfs.diff.trees import ChangeKind, changes, shared_bytes
 from shardfs.formats.ids import Kind, TreeId
 from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, Tree
 from shardfs.history.objects import Objects
-from tests.memory import Folder, Memory
+from tests.memory_objects import Folder, Memory
 from tests.stores import noise
 
 A, M, D = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED

@@ -14,7 +14,7 @@ from shardfs.errors import ChunkNotFoundError, ObjectCorruptedError
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import ContentFile, FileReader, manifest_of
 from shardfs.history.objects import Objects
-from tests.memory import Memory
+from tests.memory_objects import Memory
 from tests.stores import noise
 
 DATA = noise(1, 1000)

@@ -25,7 +25,7 @@ from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry
 from shardfs.history import branches, objects, paths, versions, walk
 from shardfs.history.objects import Objects
 from shardfs.history.versions import VersionList
-from tests.memory import Folder, Memory
+from tests.memory_objects import Folder, Memory
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from shardfs.errors import RevisionNotFoundError
 from shardfs.formats.ids import CommitId
 from shardfs.history.objects import Objects
 from shardfs.history.revisions import resolve, short
-from tests.memory import Memory
+from tests.memory_objects import Memory
 
 
 class Names:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shardfs.mount.vfs import Vfs
-from tests.mounted import MemorySource
+from tests.memory_repository import MemorySource
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from shardfs.errors import LockedError
 from shardfs.mount.vfs import Vfs
-from tests.mounted import MemorySource, code, content, link, names, write
+from tests.memory_repository import MemorySource, code, content, link, names, write
 
 
 def say(vfs: Vfs, *pieces: bytes) -> None:

@@ -13,7 +13,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.mount import refs as refs_module
 from shardfs.mount.refs import Refs
 from shardfs.mount.vfs import Vfs
-from tests.mounted import MemorySource
+from tests.memory_repository import MemorySource
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shardfs.mount.vfs import Vfs
-from tests.mounted import MemorySource, code, content, names, write
+from tests.memory_repository import MemorySource, code, content, names, write
 
 
 def test_staging_starts_as_the_tip(vfs: Vfs) -> None:

@@ -14,7 +14,7 @@ from shardfs.errors import ChunkNotFoundError
 from shardfs.formats.ref import BRANCHES, Head
 from shardfs.mount.nodes import Node
 from shardfs.mount.vfs import Vfs
-from tests.mounted import MemorySource, code, commit_path, content, link, names, walk
+from tests.memory_repository import MemorySource, code, commit_path, content, link, names, walk
 
 
 def test_the_root_lists_everything_but_the_control_directory(vfs: Vfs) -> None:

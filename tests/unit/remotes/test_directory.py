@@ -21,7 +21,7 @@ from shardfs.errors import (
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.store.store import Store
-from tests.serving import MAIN, make_store
+from tests.stores import MAIN, make_store
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from shardfs import config
 from shardfs.errors import RepositoryNotFoundError, UsageError
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.registry import check_url, open_remote
-from tests.serving import MAIN, make_store
+from tests.stores import MAIN, make_store
 
 
 @pytest.mark.parametrize(

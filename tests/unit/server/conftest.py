@@ -9,7 +9,8 @@ import pytest
 
 from shardfs.formats.ids import CommitId
 from shardfs.store.store import Store
-from tests.serving import make_store, serving
+from tests.serving import serving
+from tests.stores import make_store
 from tests.unit.server.byhand import Hosted
 
 

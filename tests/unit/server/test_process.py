@@ -15,7 +15,8 @@ import pytest
 
 from shardfs.formats.ids import chunk_id
 from shardfs.formats.ref import packs_from_bytes
-from tests.serving import add_commit, make_store, serving
+from tests.serving import serving
+from tests.stores import add_commit, make_store
 from tests.unit.server.byhand import ask
 
 pytestmark = pytest.mark.network

@@ -12,7 +12,8 @@ from shardfs.formats import pack as pack_format
 from shardfs.formats.ids import CommitId, Kind, chunk_id, content_id
 from shardfs.formats.ref import packs_from_bytes, refs_from_bytes
 from shardfs.store.store import Store
-from tests.serving import MAIN, make_store, serving
+from tests.serving import serving
+from tests.stores import MAIN, make_store
 from tests.unit.server.byhand import Answer, Hosted, ask
 
 pytestmark = pytest.mark.network

@@ -16,7 +16,7 @@ from shardfs.history import paths
 from shardfs.history.content import FileReader
 from shardfs.history.objects import Objects
 from shardfs.staging.checkout import CheckoutReport, export, write_files
-from tests.memory import Folder, Memory
+from tests.memory_objects import Folder, Memory
 from tests.stores import noise
 
 FILES: Folder = {

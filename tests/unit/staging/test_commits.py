@@ -15,7 +15,7 @@ from shardfs.formats.ids import Kind
 from shardfs.formats.tree import EMPTY_TREE, DirEntry, LinkEntry
 from shardfs.staging.area import Area
 from shardfs.staging.nodes import ROOT, PathKey
-from tests.staged import Flat, MemoryStore, files, rows, shown, write
+from tests.areas import Flat, MemoryStore, files, rows, shown, write
 
 BASE: Flat = {
     (b"a",): b"alpha",

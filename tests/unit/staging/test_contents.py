@@ -16,7 +16,7 @@ from shardfs.staging import generations, opened
 from shardfs.staging.area import Area
 from shardfs.staging.handles import AreaFile
 from shardfs.staging.nodes import ROOT
-from tests.staged import Flat, MemoryStore, Plain, files, read, rows, shown, write
+from tests.areas import Flat, MemoryStore, Plain, files, read, rows, shown, write
 
 BASE: Flat = {(b"a",): b"0123456789", (b"d", b"b"): b"beta"}
 

@@ -13,7 +13,7 @@ import pytest
 from shardfs.errors import AreaError, LockedError, StoreError
 from shardfs.staging.area import RENAME_NOREPLACE, Area
 from shardfs.staging.nodes import ROOT, NodeKind, derived_ino
-from tests.staged import Flat, MemoryStore, read, rows, shown, write
+from tests.areas import Flat, MemoryStore, read, rows, shown, write
 
 BASE: Flat = {
     (b"a",): b"alpha",

@@ -11,7 +11,7 @@ import pytest
 from shardfs.staging import generations, recovery
 from shardfs.staging.area import Area
 from shardfs.staging.nodes import ROOT
-from tests.staged import Flat, MemoryStore, crash, files, rows, shown, write
+from tests.areas import Flat, MemoryStore, crash, files, rows, shown, write
 
 BASE: Flat = {(b"a",): b"0123456789", (b"d", b"b"): b"beta"}
 

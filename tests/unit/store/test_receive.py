@@ -27,7 +27,7 @@ from shardfs.store.closure import check_closure
 from shardfs.store.plaintext import read_plaintext
 from shardfs.store.receive import receive_pack, receive_ref, settle
 from shardfs.store.store import Store
-from tests.serving import MAIN, add_commit, make_store
+from tests.stores import MAIN, add_commit, make_store
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from shardfs.mount.nodes import Node
 from shardfs.mount.source import Content
 from shardfs.mount.vfs import Vfs
 from shardfs.staging.area import Area
-from tests.staged import Flat, MemoryStore
+from tests.areas import Flat, MemoryStore
 
 
 class MemoryObjects:
