@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from shardfs.errors import AreaError, StoreError
+from shardfs.errors import AreaError, OutOfSpaceError, StoreError
 from shardfs.formats.ids import Kind, TreeId
 from shardfs.formats.tree import MAX_NAME_SIZE, TreeEntry
 from shardfs.staging import rebase as rebasing
@@ -99,11 +99,16 @@ class Area:
             base_time_ns: modification time that unchanged entries show (the commit's time).
 
         Raises:
-            StoreError: the directory or its database cannot be made or read.
+            StoreError: the directory or its database cannot be made or read. OutOfSpaceError: the disk is full.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            area = cls(directory, trees, open_content)
+            try:
+                area = cls(directory, trees, open_content)
+            except OutOfSpaceError:
+                if not Reserve(directory / "reserve").release():
+                    raise
+                area = cls(directory, trees, open_content)
         except OSError as error:
             msg = f"cannot open the staging area {directory}: {error.strerror}"
             raise StoreError(msg) from error

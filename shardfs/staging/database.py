@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from shardfs.errors import AreaError, StoreError
+from shardfs.errors import AreaError, OutOfSpaceError, StoreError
 from shardfs.staging import schema
 from shardfs.staging.nodes import NodeKind, Row
+from shardfs.store.database import NO_ROOM
 
 BUSY_TIMEOUT_MS: Final = 30_000
 _CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: at the default of 1000 pages every 250th create waits for the disk
@@ -43,6 +44,7 @@ class Database:
 
         Raises:
             StoreError: the file is damaged, of a newer version, or cannot be opened.
+            OutOfSpaceError: the disk is full.
         """
         self._path = path
         self._idle: deque[sqlite3.Connection] = deque()
@@ -54,6 +56,9 @@ class Database:
         except (sqlite3.Error, AreaError) as error:
             self.close()
             msg = f"cannot open the staging area {path}: {error}"
+            if isinstance(error, AreaError) and error.errno == errno.ENOSPC:
+                msg = f"cannot open {path}: {error.strerror}; free some space, nothing stored is lost"
+                raise OutOfSpaceError(msg) from error
             raise StoreError(msg) from error
 
     def read(self) -> Reading:
@@ -80,10 +85,14 @@ class Database:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
         )
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        except BaseException:
+            connection.close()
+            raise
         with self._guard:
             self._all.append(connection)
         return connection
@@ -94,8 +103,9 @@ class Database:
 
     def error(self, error: sqlite3.Error) -> AreaError:
         """The errno of a database error."""
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        return AreaError(_ERRNO.get(code, errno.EIO), str(self._path))
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        number = errno.ENOSPC if code in NO_ROOM else _ERRNO.get(code & 0xFF, errno.EIO)
+        return AreaError(number, str(self._path))
 
     def _create(self) -> None:
         with self.read() as db:

@@ -15,7 +15,8 @@ from urllib.parse import quote
 from shardfs.errors import IndexCorruptedError, OutOfSpaceError, ReadOnlyError, StoreError
 
 BUSY_TIMEOUT_MS: Final = 30_000
-_NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP})  # for the WAL's index
+NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP})
+"""Extended codes of a full disk, when there is no room for the WAL's index."""
 
 
 def open_database(path: Path, *, create: bool = True) -> sqlite3.Connection:
@@ -66,7 +67,7 @@ def database_errors(path: Path) -> Iterator[None]:
         extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         code = extended & 0xFF
         msg = f"{path}: {error}"
-        if code == sqlite3.SQLITE_FULL or extended in _NO_ROOM:
+        if code == sqlite3.SQLITE_FULL or extended in NO_ROOM:
             raise OutOfSpaceError(f"{msg}; free some space, nothing stored is lost") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise ReadOnlyError(f"{msg}; the store is not writable") from error
