@@ -13,6 +13,7 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from pathlib import Path
+from shardfs.server.app import run
 run(Path(sys.argv[1]), port=0, read_only="read-only" in sys.argv, create="no-create" not in sys.argv)
 """
 
