@@ -422,14 +422,16 @@ class Repository:
         from shardfs.remotes import registry
 
         registry.check_url(url)
-        config.set_remote(self._writable().layout.config, name, url)
+        with self._writable().lock.hold("remote"):
+            config.set_remote(self.store.layout.config, name, url)
         self.settings = config.load(self.store_path / "config.toml")
 
     def remove_remote(self, name: str) -> None:
         """Forget a remote, its remote-tracking branches and what it holds. Raises RefNotFoundError."""
-        config.set_remote(self._writable().layout.config, name, None)
-        branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
-        self.store.forget_place(name)
+        with self._writable().lock.hold("remote"):
+            config.set_remote(self.store.layout.config, name, None)
+            branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
+            self.store.forget_place(name)
         with self._guard:
             connection = self._remotes.pop(name, None)
         if connection is not None:

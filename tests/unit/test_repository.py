@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -377,6 +378,17 @@ def test_push_clone_pull_and_divergence(repo: Repository, tmp_path: Path) -> Non
             copy.pull()
         with pytest.raises(NotFastForwardError):
             copy.push()
+
+
+def test_remotes_that_are_added_at_once_are_all_remembered(repo: Repository) -> None:
+    def add(number: int) -> None:
+        with shardfs.open() as mine:
+            mine.add_remote(f"r{number}", f"/srv/{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(16)))
+    with shardfs.open() as again:
+        assert again.remotes().keys() == {f"r{number}" for number in range(16)}
 
 
 def test_what_only_a_forgotten_remote_had_is_stored_again(repo: Repository, tmp_path: Path) -> None:
