@@ -349,7 +349,7 @@ class Area:
             os.close(fd)
             raise
 
-    def mark_committed(self, snapshot: Snapshot, new_base: TreeId) -> None:
+    def mark_committed(self, snapshot: Snapshot, new_base: TreeId, base_time_ns: int | None = None) -> None:
         """The tree that `snapshot` built is now the branch's tip: make it the base.
 
         What changed since the snapshot stays changed. What the area shows does not move by a byte.
@@ -357,6 +357,7 @@ class Area:
         Args:
             snapshot: a snapshot that was built and is still open.
             new_base: what `snapshot.build` returned; its trees can be read by now.
+            base_time_ns: as of `open`; None: as it was.
         """
         if snapshot.built.get(ROOT) != new_base:
             msg = "the new base is not the tree that the snapshot built"
@@ -366,6 +367,8 @@ class Area:
         try:
             with self._durability.write() as db:
                 rebasing.mark_committed(db, self._view, snapshot, removed)
+                if base_time_ns is not None:
+                    set_fact(db, BASE_TIME, base_time_ns)
                 set_fact(db, SWEEP, 1)
                 if alone:
                     rebasing.drop_settled(db)

@@ -62,7 +62,7 @@ def commit(repo: Workspace, branch: str, request: CommitRequest, progress: Progr
             made = _store(repo, branch, area, snapshot, request, automatic, progress)
             message = f"commit: {made.subject}"
             repo.store.refs.move(BRANCHES + branch, tip, made.id, author=request.author, message=message)
-            area.mark_committed(snapshot, made.tree)
+            area.mark_committed(snapshot, made.tree, request.time_us * 1000)
         if request.tag is not None:
             repo.store.refs.move(TAGS + request.tag, None, made.id, author=request.author, message="create")
     return made.id

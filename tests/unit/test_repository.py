@@ -109,6 +109,14 @@ def test_a_blank_message_or_a_taken_tag_commits_nothing(repo: Repository) -> Non
     assert [c.path for c in repo.status().staged] == [(b"b",)]
 
 
+def test_what_was_committed_has_the_time_of_the_commit_in_staging(repo: Repository) -> None:
+    write("a", "one")
+    for time_us in (1_700_000_000_000_000, 1_800_000_000_000_000):
+        repo.add(["a"])
+        repo.commit("next", time_us=time_us, allow_empty=True)
+        assert repo.area().find((b"a",)).mtime_ns == time_us * 1000
+
+
 def test_status_tells_staged_modified_missing_and_untracked(repo: Repository) -> None:
     for name in ("kept", "changed", "gone"):
         write(name, name)
