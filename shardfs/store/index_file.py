@@ -21,6 +21,12 @@ from shardfs.store.atomic import writing
 from shardfs.store.database import database_errors, open_database
 
 SCHEMA_VERSION: Final = 1
+_PROBES: Final = (
+    "SELECT pack, id, size FROM packs LIMIT 0",
+    "SELECT pack, place FROM copies LIMIT 0",
+    "SELECT id, pack, kind, codec, offset, stored_size, raw_size, base FROM entries LIMIT 0",
+)
+"""A flipped bit in the text of the schema renames a table or a column; no check of SQLite's finds that."""
 _TRIES: Final = 3  # openings that may fail because the file was deleted meanwhile
 
 Fill = Callable[[sqlite3.Connection], None]
@@ -123,6 +129,9 @@ class IndexFile:
         found = _Connection(self.path)
         try:
             version = found.sqlite.execute("PRAGMA user_version").fetchone()[0]
+            if version == SCHEMA_VERSION:
+                for probe in _PROBES:
+                    found.sqlite.execute(probe)
         except sqlite3.Error:
             found.sqlite.close()
             raise

@@ -1,11 +1,20 @@
-"""One fetch per id at a time: who comes later waits for the result of who came first."""
+"""One fetch per id at a time: who comes later waits for the result of who came first.
+
+A deadline that passed is remembered for a moment: a kernel whose readahead failed asks for the same bytes again at
+once, and a program would wait for two deadlines.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 from shardfs.errors import RemoteTimeoutError, ShardfsError
+
+REMEMBERED_S: Final = 1.0  # the second request of the kernel comes within milliseconds
+_MAX_REMEMBERED: Final = 1000
 
 
 class _Flight:
@@ -21,6 +30,7 @@ class Flights:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[bytes, _Flight] = {}
+        self._late: dict[bytes, tuple[float, RemoteTimeoutError]] = {}
         self.waits = 0
 
     def run(self, key: bytes, work: Callable[[], bytes], timeout_s: float) -> bytes:
@@ -32,6 +42,9 @@ class Flights:
         """
         while True:
             with self._lock:
+                late = self._late.get(key)
+                if late is not None and time.monotonic() < late[0]:
+                    raise late[1]
                 flight = self._running.get(key)
                 if flight is None:
                     mine = self._running[key] = _Flight()
@@ -52,9 +65,19 @@ class Flights:
             flight.result = work()
         except ShardfsError as error:
             flight.error = error
+            if isinstance(error, RemoteTimeoutError):
+                self._remember(key, error)
             raise
         finally:
             with self._lock:
                 del self._running[key]
             flight.done.set()
         return flight.result
+
+    def _remember(self, key: bytes, error: RemoteTimeoutError) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if len(self._late) >= _MAX_REMEMBERED:
+                self._late = {k: late for k, late in self._late.items() if late[0] > now}
+            if len(self._late) < _MAX_REMEMBERED:
+                self._late[key] = now + REMEMBERED_S, error

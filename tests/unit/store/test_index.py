@@ -194,6 +194,15 @@ def test_a_header_that_forbids_writing_is_damage(index: Index, tmp_path: Path, o
         Index(tmp_path / "index.sqlite", tmp_path, lambda: ())
 
 
+def test_a_flipped_bit_in_a_name_of_the_schema_is_damage(index: Index, tmp_path: Path) -> None:
+    index.close()
+    path = tmp_path / "index.sqlite"
+    data = path.read_bytes()
+    flip(path, data.index(b"stored_size"), 0)
+    with pytest.raises(IndexCorruptedError):
+        Index(path, tmp_path, lambda: ())
+
+
 def test_a_second_opening_keeps_the_locks_of_the_first(index: Index, tmp_path: Path) -> None:
     """Closing any descriptor of a file drops a process's POSIX locks on it; others would then delete the log."""
     index.add_packs([_table(1, 10)])

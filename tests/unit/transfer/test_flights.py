@@ -79,3 +79,38 @@ def test_waiting_ends() -> None:
 
     assert flights.run(KEY, work, 10) == b"late"
     assert len(outcome) == 1
+
+
+def test_a_passed_deadline_is_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    flights = Flights()
+    runs: list[int] = []
+
+    def work() -> bytes:
+        runs.append(1)
+        raise RemoteTimeoutError("silent")
+
+    for _ in range(3):
+        with pytest.raises(RemoteTimeoutError, match="silent"):
+            flights.run(KEY, work, 10)
+    assert len(runs) == 1
+    monkeypatch.setattr("shardfs.transfer.flights.REMEMBERED_S", -1.0)
+    other = bytes([1]) * 32
+    for _ in range(2):
+        with pytest.raises(RemoteTimeoutError):
+            flights.run(other, work, 10)
+    assert flights.run(other, lambda: b"there again", 10) == b"there again"
+    assert len(runs) == 3
+
+
+def test_other_failures_are_tried_again() -> None:
+    flights = Flights()
+    runs: list[int] = []
+
+    def work() -> bytes:
+        runs.append(1)
+        raise ChunkNotFoundError
+
+    for _ in range(2):
+        with pytest.raises(ChunkNotFoundError):
+            flights.run(KEY, work, 10)
+    assert len(runs) == 2
