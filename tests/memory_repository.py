@@ -81,6 +81,9 @@ class MemorySource:
     def branches(self) -> dict[str, CommitId]:
         return dict(self.refs)
 
+    def tip(self, branch: str, /) -> CommitId | None:
+        return self.refs.get(branch)
+
     def tags(self) -> dict[str, CommitId]:
         return dict(self.tag_refs)
 

@@ -123,7 +123,8 @@ class Refs:
         branches, tags = self._source.branches(), self._source.tags()
         branch = self._branch
         if branch is not None:
-            tip = branches.get(branch)
+            # Asked by name, a branch whose file was lost is an error; in the listing it is only absent.
+            tip = branches.get(branch) or self._source.tip(branch)
         else:
             head = self._source.head()
             tip = head.commit if head.branch is None else branches.get(head.branch.removeprefix(BRANCHES))

@@ -96,6 +96,10 @@ class Source(Protocol):
         """Branches by short name."""
         ...
 
+    def tip(self, branch: str, /) -> CommitId | None:
+        """The newest commit of a branch, None when it has none; RefCorruptedError when its file was lost."""
+        ...
+
     def tags(self) -> dict[str, CommitId]:
         """Tags by short name."""
         ...

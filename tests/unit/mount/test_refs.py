@@ -81,6 +81,22 @@ def test_a_damaged_ref_leaves_the_last_state(
         Refs(source, "main").state()
 
 
+def test_a_lost_branch_leaves_the_last_state(
+    source: MemorySource, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = Refs(source, "main")
+    before = refs.state()
+
+    def lost(branch: str) -> CommitId:
+        raise RefCorruptedError(f"refs/heads/{branch} is missing")
+
+    source.refs.clear()
+    monkeypatch.setattr(source, "tip", lost)
+    source.touch()
+    clock[0] += 1
+    assert refs.state() is before
+
+
 def test_all_reachable_commits_are_listed_and_no_others(source: MemorySource) -> None:
     refs = Refs(source, "main")
     everything = set(source.objects.commits)
