@@ -97,7 +97,7 @@ def _tables(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"{path} is not TOML: {error}"
+        msg = f"{path} is not TOML: {error}; correct it with an editor"
         raise MalformedError(msg) from error
     except (FileNotFoundError, NotADirectoryError):
         raise

@@ -44,6 +44,7 @@ class Stats:
         logical_bytes: sum of the file sizes of all commits.
         stored_bytes: size of all packs here.
         commits, trees, manifests, chunks: how many are reachable, each counted once.
+        remote_chunks: chunks among them that no pack here holds.
         files: regular files in all commits, the same one counted in each.
         packs: packs here.
         versions: one row for each commit, oldest first.
@@ -55,6 +56,7 @@ class Stats:
     trees: int
     manifests: int
     chunks: int
+    remote_chunks: int
     files: int
     packs: int
     versions: tuple[CommitStats, ...]
@@ -91,6 +93,7 @@ def stats(store: Store, objects: Objects, tips: Iterable[CommitId]) -> Stats:
         trees=len(found.trees),
         manifests=len(found.manifests),
         chunks=len(found.chunks),
+        remote_chunks=len(found.chunks) - len(store.index.has(found.chunks, local=True)),
         files=sum(row.files for row in rows),
         packs=len(packs),
         versions=tuple(rows),

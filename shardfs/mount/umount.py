@@ -107,8 +107,8 @@ def _detach_live(point: Path, record: MountRecord | None, *, force: bool, timeou
     if not force:
         using = users(point)
         listed = ", ".join(using[:_NAMED]) + (f" and {len(using) - _NAMED} more" if len(using) > _NAMED else "")
-        reason = f"in use by {listed}" if using else problem
-        msg = f"cannot unmount {point}: {reason}; end them or use --force"
+        reason = f"in use by {listed}; end them or use --force" if using else f"{problem}; use --force"
+        msg = f"cannot unmount {point}: {reason}"
         raise MountError(msg)
     detach(point)
     if record is not None:  # the connection lives as long as an open file; the daemon need not

@@ -370,7 +370,9 @@ def test_push_clone_pull_and_divergence(repo: Repository, tmp_path: Path) -> Non
     repo.commit("first")
     repo.add_remote("origin", str(tmp_path / "bare"))
     repo.push()
+    assert repo.stats().remote_chunks == 0
     with shardfs.clone(str(tmp_path / "bare"), tmp_path / "copy") as copy:
+        assert copy.stats().remote_chunks == 1
         assert content(copy, "main:a") == b"1"
         assert [p.name for p in (tmp_path / "copy").iterdir()] == [".shardfs"]
         write("a", "2")

@@ -35,6 +35,7 @@ def command(context: Context, rev: str | None) -> None:
                 "trees": found.trees,
                 "manifests": found.manifests,
                 "chunks": found.chunks,
+                "remote_chunks": found.remote_chunks,
                 "files": found.files,
                 "packs": found.packs,
                 "versions": [
@@ -66,10 +67,14 @@ def _lines(found: Stats) -> list[str]:
         (short(v.id), str(v.files), output.size(v.logical_bytes), output.size(v.new_bytes), output.name(v.subject))
         for v in found.versions
     ]
-    ratio = f", {found.logical_bytes / found.stored_bytes:.1f} times smaller" if found.stored_bytes else ""
+    ratio = ""
+    if found.stored_bytes and not found.remote_chunks:
+        ratio = f", {found.logical_bytes / found.stored_bytes:.1f} times smaller"
     counts = ", ".join(
         output.count(number, noun)
         for number, noun in ((found.commits, "commit"), (found.chunks, "chunk"), (found.packs, "pack"))
     )
+    elsewhere = f", {found.remote_chunks} of the chunks only at a remote" if found.remote_chunks else ""
     logical, stored = output.size(found.logical_bytes), output.size(found.stored_bytes)
-    return [*output.table(rows, right=(1, 2, 3)), f"{logical} in all versions, {stored} stored{ratio}; {counts}"]
+    summary = f"{logical} in all versions, {stored} stored{ratio}; {counts}{elsewhere}"
+    return [*output.table(rows, right=(1, 2, 3)), summary]
