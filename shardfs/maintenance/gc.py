@@ -93,7 +93,7 @@ def gc(
         live = _live_ids(store, objects, keep, tables)
         young = _young(store, tables, grace_s)
         sound = Soundness(store)
-        sorting = sort_packs(tables, live, young, sound.is_sound)
+        sorting = sort_packs(tables, live, young, sound.is_sound, store.index.damaged_packs())
         _describe(report, sorting, tables, live)
         if not dry_run:
             _Collection(store, sound, tables, report, progress or no_progress).run(sorting)

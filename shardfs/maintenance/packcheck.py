@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from blake3 import blake3
 
-from shardfs.errors import IndexCorruptedError, IntegrityError, NotFoundError, PackCorruptedError
+from shardfs.errors import IndexCorruptedError, IntegrityError, NotFoundError, PackCorruptedError, ShardfsError
 from shardfs.formats.ids import PackId
 from shardfs.formats.pack import HEADER, Entry
 from shardfs.maintenance.problems import Problem
@@ -124,6 +125,8 @@ class _Check:
             self._soundness.check(entry, payload)
         except (IntegrityError, NotFoundError) as error:
             self._result.damaged[entry.id] = (entry, self._pack_id, str(error))
+            with suppress(ShardfsError):  # so that adding the content again stores it again
+                self._store.index.mark_damaged(entry.id, self._pack_id)
         else:
             self._result.sound[entry.id] = entry.raw_size
 

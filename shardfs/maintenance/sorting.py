@@ -37,7 +37,11 @@ class Sorting:
 
 
 def sort_packs(
-    tables: Mapping[PackId, FinishedPack], live: Set[bytes], young: Set[PackId], is_sound: IsSound
+    tables: Mapping[PackId, FinishedPack],
+    live: Set[bytes],
+    young: Set[PackId],
+    is_sound: IsSound,
+    damaged: Set[PackId] = frozenset(),
 ) -> Sorting:
     """Decide for each pack.
 
@@ -49,6 +53,7 @@ def sort_packs(
         live: ids that are needed.
         young: packs that must stay.
         is_sound: whether an entry of a pack can be read; asked about ids that several packs hold.
+        damaged: packs to copy out of whatever their share, because they hold something damaged.
     """
     owners = _owners(tables, live, is_sound)
     result = Sorting()
@@ -56,15 +61,15 @@ def sort_packs(
         owned = [e for e in table.entries if owners.get(e.id, (None, True))[0] == pack_id]
         result.owned_bytes[pack_id] = sum(e.stored_size for e in owned)
         payload = sum(e.stored_size for e in table.entries)
-        if owned and result.owned_bytes[pack_id] >= MIN_LIVE_SHARE * payload:
+        if owned and result.owned_bytes[pack_id] >= MIN_LIVE_SHARE * payload and pack_id not in damaged:
             continue
         if pack_id in young:
             result.kept_young += 1
         elif not owned:
             result.drop.append(pack_id)
-        elif damaged := [e for e in owned if not owners[e.id][1]]:
+        elif lost := [e for e in owned if not owners[e.id][1]]:
             name = f"pack {pack_id.hex()[:12]}"
-            result.problems.append(f"{name} stays: it holds the only, damaged copy of {damaged[0].id.hex()[:12]}")
+            result.problems.append(f"{name} stays: it holds the only, damaged copy of {lost[0].id.hex()[:12]}")
         else:
             result.rewrite[pack_id] = owned
     return result

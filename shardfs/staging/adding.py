@@ -69,6 +69,8 @@ def add(repo: Workspace, files: Iterable[str | Path], *, update_deleted: bool, p
     found = list(Scanner(root).scan(targets, directories=True))
     with repo.store.lock.hold("add"):
         area, cache = repo.area(), stat_cache(repo)
+        if repo.store.index.lacks_sound_copies():
+            cache.distrust()  # one of these files may be what heals it
         report, items = _stage(repo, root, found, Listing(area), cache, progress)
         area.put_entries(items)
         cache.save(repo.store.index.packs())

@@ -53,7 +53,7 @@ class Database:
         self._writing = threading.Lock()
         try:
             self._create()
-        except (sqlite3.Error, AreaError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, AreaError) as error:
             self.close()
             msg = f"cannot open the staging area {path}: {error}"
             if isinstance(error, AreaError) and error.errno == errno.ENOSPC:

@@ -129,7 +129,13 @@ _TYPES: Final = (0, stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
 
 
 def stat_of_row(row: Row) -> NodeStat:
-    """What callers see of a row that is not a whiteout."""
+    """What callers see of a row that is not a whiteout.
+
+    Raises:
+        AreaError: EIO for a kind that does not exist, which only a flipped bit makes.
+    """
+    if not 0 <= row.kind < len(_KINDS):
+        raise AreaError(errno.EIO, "area.sqlite")
     return NodeStat(
         row.ino,
         row.parent,

@@ -95,6 +95,10 @@ class StatCache:
         if self._rows.get(path) != row:
             self._rows[path] = self._dirty[path] = row
 
+    def distrust(self) -> None:
+        """Have this object's user read every file; what is read is remembered as usual."""
+        self._rows.clear()
+
     def forget(self, path: bytes) -> None:
         """Have the file read next time."""
         if self._rows.pop(path, None) is not None:
@@ -153,7 +157,10 @@ class StatCache:
                 db.execute("DELETE FROM files")
                 db.execute("DELETE FROM packs")
             return
-        sql = "SELECT path, size, mtime_ns, ctime_ns, ino, content FROM files"
+        # A flipped bit may turn a value into one of another type.
+        sql = """
+            SELECT path, size, mtime_ns, ctime_ns, ino, content FROM files
+            WHERE typeof(path) = 'blob' AND typeof(content) = 'blob'"""
         self._rows = {row[0]: row for row in connection.execute(sql)}
 
     def _drop(self, path: Path) -> None:

@@ -47,6 +47,9 @@ _DAMAGED: Final = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY}
 )
 
+_FAILURES: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What using the index can raise; the last when SQLite quotes a damaged schema that is no text."""
+
 
 class CachedPayload(NamedTuple):
     """An encoded payload and what decoding it takes.
@@ -146,7 +149,7 @@ class Cache:
             live = cache._current()
             room = limit_bytes - live.index.file_size()
             cache._give_up(live, lambda left: left <= room)
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             cache._failed("opening", error)
         return cache
 
@@ -157,7 +160,7 @@ class Cache:
         """
         try:
             found = self._get(ident)
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             self._failed("reading", error)
             found = None
         if found is None:
@@ -172,14 +175,14 @@ class Cache:
             return
         try:
             self._put(ident, Record(0, 0, len(payload), raw_size, codec, base), payload)
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             self._failed("writing", error)
 
     def contains(self, ident: bytes) -> bool:
         """Whether a payload is remembered; `get` may still find it damaged."""
         try:
             return self._current().index.find(ident) is not None
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             self._failed("reading", error)
             return False
 
@@ -187,7 +190,7 @@ class Cache:
         """Forget a payload, because it turned out to be damaged."""
         try:
             self._current().index.delete(ident)
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             self._failed("writing", error)
 
     def stats(self) -> CacheStats:
@@ -196,7 +199,7 @@ class Cache:
         try:
             index = self._current().index
             totals, reserved = index.totals(), index.reserved() + index.file_size()
-        except (sqlite3.Error, OSError) as error:
+        except _FAILURES as error:
             self._failed("reading", error)
         records, stored, segments = totals
         return CacheStats(records, stored, segments, reserved, self.limit_bytes, self._hits, self._misses)
@@ -206,7 +209,7 @@ class Cache:
         with self._lock:
             live, self._live = self._live, None
         if live is not None:
-            with suppress(sqlite3.Error, OSError):
+            with suppress(*_FAILURES):
                 self._flush(live)
             live.writer = None
             with suppress(sqlite3.Error):
@@ -340,21 +343,21 @@ class Cache:
             with _folder_lock(folder):
                 try:
                     index = CacheIndex(folder / "cache.sqlite")
-                except sqlite3.DatabaseError as error:
+                except _FAILURES as error:
                     if not _is_damage(error):
                         raise
                     _wipe(folder)
                     index = CacheIndex(folder / "cache.sqlite")
-        except (sqlite3.Error, OSError):
+        except _FAILURES:
             self._closed_until = time.monotonic() + self._pause_s
             raise
         return _Live(folder, index)
 
-    def _failed(self, doing: str, error: sqlite3.Error | OSError) -> None:
+    def _failed(self, doing: str, error: Exception) -> None:
         """Note a failure: start over when the index is damaged, pause puts else."""
         self._report(doing, error)
         if _is_damage(error):
-            with suppress(sqlite3.Error, OSError):
+            with suppress(*_FAILURES):
                 self._start_over()
         else:
             self._pause()
@@ -371,7 +374,7 @@ class Cache:
     def _pause(self) -> None:
         self._paused_until = time.monotonic() + self._pause_s
 
-    def _report(self, doing: str, error: sqlite3.Error | OSError) -> None:
+    def _report(self, doing: str, error: Exception) -> None:
         """One warning per kind of failure; it would repeat with every read."""
         code = getattr(error, "sqlite_errorcode", None) or getattr(error, "errno", None)
         kind = (type(error), code)
@@ -385,7 +388,7 @@ class Cache:
 
 def _is_damage(error: BaseException) -> bool:
     """Whether an error says that the index file is not a sound database of ours."""
-    if isinstance(error, WrongTypesError):
+    if isinstance(error, (WrongTypesError, UnicodeDecodeError)):
         return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in _DAMAGED

@@ -144,7 +144,7 @@ class CacheIndex:
     def unfinished(self, limit: int) -> list[tuple[int, int]]:
         """(segment, reserved bytes) of segments that still take records, last used first."""
         sql = "SELECT id, reserved FROM segments WHERE full = 0 ORDER BY used DESC LIMIT ?"
-        return list(self._connection().execute(sql, (limit,)))
+        return [_integers(row) for row in self._connection().execute(sql, (limit,))]
 
     def touch(self, used: Iterable[tuple[int, int]]) -> None:
         """Move the time of last use of segments forward; pairs of (segment, nanoseconds)."""
@@ -173,7 +173,7 @@ class CacheIndex:
         gone: list[int] = []
         with self._transaction() as connection:
             sql = "SELECT id, reserved FROM segments ORDER BY used, id"
-            rows = connection.execute(sql).fetchall()
+            rows = [_integers(row) for row in connection.execute(sql)]
             left = sum(reserved for _, reserved in rows)
             for segment, reserved in rows:
                 if enough(left):
@@ -212,6 +212,14 @@ class CacheIndex:
             except FileNotFoundError:
                 continue
         return total
+
+
+def _integers(row: tuple[int, int]) -> tuple[int, int]:
+    """A row of numbers that are numbers."""
+    if not all(isinstance(number, int) and number >= 0 for number in row):
+        msg = "segment of the cache index has wrong types"
+        raise WrongTypesError(msg)
+    return row
 
 
 def _checked(row: tuple[Any, ...]) -> Record:

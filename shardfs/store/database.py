@@ -33,6 +33,11 @@ def open_database(path: Path, *, create: bool = True) -> sqlite3.Connection:
         with suppress(sqlite3.OperationalError):  # a read-only directory keeps the mode that the file has
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, and Python cannot read the quotation
+        connection.close()
+        damage = sqlite3.DatabaseError(f"malformed database schema: {error}")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
     except BaseException:
         connection.close()
         raise

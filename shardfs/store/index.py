@@ -34,6 +34,10 @@ class Location(NamedTuple):
     entry: Entry
 
 
+_SOUND: Final = f"NOT (c.place = '{LOCAL}' AND EXISTS (SELECT 1 FROM damaged x WHERE x.id = e.id AND x.pack = e.pack))"
+"""A condition on an entry `e` at a place `c`: nobody found this copy damaged."""
+
+
 class Index:
     """Lookups by id. Safe to share between threads and processes; close() once.
 
@@ -126,6 +130,27 @@ class Index:
             found.update(row[0] for row in self._query(sql, part))
         return found
 
+    def has_sound(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Those of `ids` that some pack holds in a copy which nobody found damaged: what need not be stored again."""
+        found: set[bytes] = set()
+        for part, marks in _parts(ids):
+            sql = f"SELECT e.id FROM entries e JOIN copies c USING (pack) WHERE e.id IN ({marks}) AND {_SOUND}"
+            found.update(row[0] for row in self._query(sql, part))
+        return found
+
+    def lacks_sound_copies(self) -> bool:
+        """Whether some id is known to be damaged wherever it is."""
+        sql = f"""
+            SELECT 1 FROM damaged d WHERE NOT EXISTS (
+                SELECT 1 FROM entries e JOIN copies c USING (pack) WHERE e.id = d.id AND {_SOUND}
+            ) LIMIT 1"""
+        return bool(self._query(sql, ()))
+
+    def damaged_packs(self) -> set[PackId]:
+        """Packs here that hold a copy which was found damaged."""
+        sql = "SELECT DISTINCT p.id FROM damaged d JOIN packs p USING (pack)"
+        return {PackId(row[0]) for row in self._query(sql, ())}
+
     def packs(self, place: str = LOCAL) -> dict[PackId, int]:
         """Packs at a place with their sizes in bytes."""
         sql = "SELECT p.id, p.size FROM packs p JOIN copies c USING (pack) WHERE c.place = ?"
@@ -178,15 +203,20 @@ class Index:
                     continue
                 db.execute("DELETE FROM copies WHERE pack = ? AND place = ?", (row[0], place))
                 if db.execute("SELECT 1 FROM copies WHERE pack = ?", row).fetchone() is None:
-                    db.execute("DELETE FROM entries WHERE pack = ?", row)
-                    db.execute("DELETE FROM packs WHERE pack = ?", row)
+                    for table in ("entries", "damaged", "packs"):
+                        db.execute(f"DELETE FROM {table} WHERE pack = ?", row)
+
+    def mark_damaged(self, id_: bytes, pack_id: PackId) -> None:
+        """Remember that the copy of an id in a pack of this store is damaged."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO damaged SELECT ?, pack FROM packs WHERE id = ?", (id_, pack_id))
 
     def forget_impossible(self) -> int:
         """Delete rows that name no pack, which only flipped bits make; returns how many."""
         rows = 0
         with self._transaction() as db:
             rows += db.execute("DELETE FROM packs WHERE typeof(id) <> 'blob' OR length(id) <> 32").rowcount
-            for table in ("copies", "entries"):
+            for table in ("copies", "entries", "damaged"):
                 rows += db.execute(f"DELETE FROM {table} WHERE pack NOT IN (SELECT pack FROM packs)").rowcount
         return rows
 
@@ -241,6 +271,8 @@ def _add_pack(db: sqlite3.Connection, pack_id: PackId, size: int, entries: Seque
     elif place == LOCAL:
         db.execute("UPDATE packs SET size = ? WHERE pack = ?", (size, *row))
         db.execute("DELETE FROM entries WHERE pack = ?", row)
+        # The same payloads make the same pack: storing a damaged one again replaced its file.
+        db.execute("DELETE FROM damaged WHERE pack = ?", row)
     else:
         entries = ()
     db.executemany(

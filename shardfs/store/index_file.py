@@ -24,6 +24,7 @@ SCHEMA_VERSION: Final = 1
 _PROBES: Final = (
     "SELECT pack, id, size FROM packs LIMIT 0",
     "SELECT pack, place FROM copies LIMIT 0",
+    "SELECT id, pack FROM damaged LIMIT 0",
     "SELECT id, pack, kind, codec, offset, stored_size, raw_size, base FROM entries LIMIT 0",
 )
 """A flipped bit in the text of the schema renames a table or a column; no check of SQLite's finds that."""
@@ -190,6 +191,9 @@ def create_schema(connection: sqlite3.Connection) -> None:
         " raw_size INTEGER NOT NULL, base BLOB, PRIMARY KEY (id, pack)) WITHOUT ROWID"
     )
     connection.execute("CREATE INDEX entries_by_pack ON entries (pack)")
+    connection.execute(
+        "CREATE TABLE damaged (id BLOB NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID"
+    )
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

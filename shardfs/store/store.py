@@ -287,10 +287,10 @@ class Batch:
         self.stored_bytes = 0
 
     def has(self, ids: Iterable[bytes]) -> set[bytes]:
-        """Those of `ids` that the store, one of its remotes or this batch holds."""
+        """Those of `ids` that the store, one of its remotes or this batch holds in a copy not known to be damaged."""
         wanted = set(ids)
         inside = wanted & self._new
-        return inside | self._store.index.has(wanted - inside)
+        return inside | self._store.index.has_sound(wanted - inside)
 
     def put(self, kind: Kind, plaintext: bytes, *, id_: bytes | None = None) -> bytes:
         """Store plaintext unless it is there already; returns its id. `id_` saves hashing it again."""

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -355,6 +356,9 @@ class Reader:
                 self._reported.add((search.id, pack))
         if first:
             _log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
+            if location.place == LOCAL:
+                with suppress(ShardfsError):  # so that adding the content again stores it again
+                    self._store.index.mark_damaged(search.id, location.pack)
 
     def _reconcile(self, search: _Search) -> bool:
         """Mend the index from the packs' own tables; whether it is worth looking again."""

@@ -15,6 +15,7 @@ import pytest
 import shardfs
 from shardfs.errors import (
     AlreadyExistsError,
+    ChunkCorruptedError,
     LocalChangesError,
     NotFastForwardError,
     NothingToCommitError,
@@ -28,6 +29,7 @@ from shardfs.errors import (
     UsageError,
 )
 from shardfs.repository import Repository
+from tests.stores import flip
 
 
 @pytest.fixture
@@ -82,6 +84,32 @@ def test_commit_takes_what_was_added_not_what_changed_since(repo: Repository) ->
     repo.commit("first")
     assert content(repo, "HEAD:a") == b"one"
     assert repo.status().modified == ["a"]
+
+
+@pytest.mark.parametrize("beside", [(), ("other",)], ids=["alone", "with-another"])
+@pytest.mark.parametrize("noticed_by", ["reading", "verify"])
+def test_adding_a_damaged_file_again_heals_it(repo: Repository, noticed_by: str, beside: tuple[str, ...]) -> None:
+    for name in ("model", *beside):
+        Path(name).write_bytes(os.urandom(50_000))
+        os.utime(name, ns=(10**18, 10**18))
+    repo.add(["."])
+    repo.commit("first")
+    repo.add(["."])
+    damaged = repo.store.find(repo.entry("HEAD", "model").chunk)[0]  # type: ignore[union-attr, arg-type]
+    path = repo.store.layout.pack(damaged.pack)
+    flip(path, damaged.entry.offset + 20_000, 3)
+    with shardfs.open(".") as fresh:
+        if noticed_by == "verify":
+            assert [problem.kind for problem in fresh.verify().problems] == ["pack", "chunk"]
+        else:
+            with pytest.raises(ChunkCorruptedError):
+                content(fresh, "HEAD:model")
+        assert fresh.add(["model"]).bytes_stored == 50_000
+        assert content(fresh, "HEAD:model") == Path("model").read_bytes()
+        assert fresh.add(["model"]).bytes_read == 0
+        fresh.gc(grace_s=0)
+        assert fresh.verify().problems == []
+        assert content(fresh, "HEAD:model") == Path("model").read_bytes()
 
 
 def test_nothing_to_commit(repo: Repository) -> None:
