@@ -524,7 +524,10 @@ class Repository:
         return {"packs": self.store.index.totals(), "reader": self.reader.counters()}
 
     def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:
-        """Check every pack, object, chunk and ref; changes nothing, finds everything."""
+        """Check every pack, object, chunk and ref; finds everything, mends nothing.
+
+        Damaged payloads are noted in the index, so that adding their content stores it again.
+        """
         from shardfs.maintenance import verify
 
         return verify.verify(self.store, self.objects, self.reader, remote=remote, progress=progress)

@@ -125,8 +125,9 @@ class _Check:
             self._soundness.check(entry, payload)
         except (IntegrityError, NotFoundError) as error:
             self._result.damaged[entry.id] = (entry, self._pack_id, str(error))
-            with suppress(ShardfsError):  # so that adding the content again stores it again
-                self._store.index.mark_damaged(entry.id, self._pack_id)
+            if isinstance(error, IntegrityError):
+                with suppress(ShardfsError):  # so that adding the content again stores it again
+                    self._store.index.mark_damaged(entry.id, self._pack_id)
         else:
             self._result.sound[entry.id] = entry.raw_size
 

@@ -1,4 +1,4 @@
-"""Verification: read every byte of every pack, follow every name, report everything that is wrong, change nothing."""
+"""Verification: read every byte of every pack, follow every name, report everything that is wrong, mend nothing."""
 
 from __future__ import annotations
 

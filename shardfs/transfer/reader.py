@@ -136,6 +136,7 @@ class Reader:
         self._deadline_s = deadline_s
         self._budget_bytes = budget_bytes
         self._reported: set[tuple[bytes, bytes | None]] = set()
+        self._marked: set[tuple[bytes, bytes]] = set()
         self._local_reads = self._cache_reads = self._remote_reads = self._damaged = self._healed = 0
         self._reset()
         _instances.add(self)
@@ -245,6 +246,8 @@ class Reader:
                 search.remote_error = error
             except _DAMAGE as error:
                 self._note(search, location, str(error))
+                if isinstance(error, (FormatError, IntegrityError)) and not isinstance(error.__cause__, OSError):
+                    self._mark(search, location)
             else:
                 with self._guard:
                     self._local_reads += 1
@@ -356,9 +359,17 @@ class Reader:
                 self._reported.add((search.id, pack))
         if first:
             _log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
-            if location.place == LOCAL:
-                with suppress(ShardfsError):  # so that adding the content again stores it again
-                    self._store.index.mark_damaged(search.id, location.pack)
+
+    def _mark(self, search: _Search, location: Location) -> None:
+        """Have the content stored again when somebody adds it. Only for bytes that were read and are wrong.
+
+        A disk that refused to be read, or too many open files, says nothing about the bytes.
+        """
+        key = (search.id, location.pack)
+        if key not in self._marked and len(self._marked) < _MAX_REPORTED:
+            self._marked.add(key)
+            with suppress(ShardfsError):
+                self._store.index.mark_damaged(*key)
 
     def _reconcile(self, search: _Search) -> bool:
         """Mend the index from the packs' own tables; whether it is worth looking again."""

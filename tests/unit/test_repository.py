@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -109,6 +110,26 @@ def test_adding_a_damaged_file_again_heals_it(repo: Repository, noticed_by: str,
         assert fresh.add(["model"]).bytes_read == 0
         fresh.gc(grace_s=0)
         assert fresh.verify().problems == []
+        assert content(fresh, "HEAD:model") == Path("model").read_bytes()
+
+
+def test_a_disk_that_fails_once_does_not_make_content_damaged(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("model").write_bytes(os.urandom(50_000))
+    repo.add(["model"])
+    repo.commit("first")
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with shardfs.open(".") as fresh:
+        entry = fresh.entry("HEAD", "model")
+        with monkeypatch.context() as broken:
+            broken.setattr("shardfs.store.packs.os.pread", refuse)
+            with pytest.raises(ChunkCorruptedError, match="Too many open files"):
+                fresh.reader.chunk(entry.chunk, entry.size)  # type: ignore[union-attr, arg-type]
+        assert not fresh.store.index.lacks_sound_copies()
         assert content(fresh, "HEAD:model") == Path("model").read_bytes()
 
 
