@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 Buffer = bytes | bytearray | memoryview
-MAX_BASE_DEPTH: Final = 8  # codecs that need a base form chains; this bounds a hostile or cyclic one
+MAX_BASE_DEPTH: Final = 8  # codecs that need bases form chains; this bounds a hostile or cyclic one
 
 
 class Codec(Protocol):
-    """A reversible encoding; stateless, safe to share between threads.
+    """A reversible encoding; stateless, safe to share between threads. How to encode is each codec's own matter.
 
     Attributes:
         code: recorded in packs, 0 to 255, never re-used for another encoding.
         name: for people.
-        needs_base: whether encode and decode need the plaintext of a base chunk.
+        base_count: how many base chunks `decode` needs: 0, 1 or 2.
     """
 
     code: int
     name: str
-    needs_base: bool
+    base_count: int
 
-    def encode(self, data: Buffer, base: Buffer | None = None) -> bytes:
-        """The payload for `data`; may be longer than `data`, the caller compares."""
-        ...
-
-    def decode(self, payload: Buffer, raw_size: int, base: Buffer | None = None) -> bytes:
+    def decode(self, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:
         """The plaintext, exactly `raw_size` bytes; never allocates more than a small multiple of that.
 
+        Args:
+            payload: what the codec made.
+            raw_size: bytes of plaintext.
+            bases: the plaintexts of `base_count` chunks, the newest first.
+
         Raises:
-            MalformedError: a payload that does not decode to `raw_size` bytes.
+            MalformedError: a payload that does not decode to `raw_size` bytes with these bases.
         """
         ...

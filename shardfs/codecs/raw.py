@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shardfs.codecs.base import Buffer
 from shardfs.errors import MalformedError
 
@@ -11,20 +13,19 @@ class RawCodec:
 
     code = 0
     name = "raw"
-    needs_base = False
+    base_count = 0
 
-    def encode(self, data: Buffer, base: Buffer | None = None) -> bytes:
+    def encode(self, data: Buffer) -> bytes:
         """A copy of `data`."""
-        del base
         return bytes(data)
 
-    def decode(self, payload: Buffer, raw_size: int, base: Buffer | None = None) -> bytes:
+    def decode(self, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:
         """A copy of the payload.
 
         Raises:
             MalformedError: the payload is not `raw_size` bytes long.
         """
-        del base
+        del bases
         if len(payload) != raw_size:
             msg = f"raw payload of {len(payload)} bytes, expected {raw_size}"
             raise MalformedError(msg)

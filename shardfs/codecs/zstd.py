@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 import zstandard
@@ -20,24 +21,23 @@ class ZstdCodec:
 
     code = 1
     name = "zstd"
-    needs_base = False
+    base_count = 0
 
     def __init__(self, level: int = LEVEL) -> None:
         self._level = level
         self._local = threading.local()
 
-    def encode(self, data: Buffer, base: Buffer | None = None) -> bytes:
+    def encode(self, data: Buffer) -> bytes:
         """One frame."""
-        del base
         return bytes(self._compressor().compress(data))
 
-    def decode(self, payload: Buffer, raw_size: int, base: Buffer | None = None) -> bytes:
+    def decode(self, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:
         """The content of the frame.
 
         Raises:
             MalformedError: not a frame of `raw_size` bytes.
         """
-        del base
+        del bases
         return decompress_exact(bytes(payload) if isinstance(payload, bytearray) else payload, raw_size)
 
     def _compressor(self) -> zstandard.ZstdCompressor:
