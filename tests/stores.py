@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from shardfs.codecs.base import Buffer
 from shardfs.errors import RemoteUnavailableError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, PackId, TreeId, chunk_id
@@ -160,3 +161,16 @@ def make_store(root: Path, commits: int = 3) -> tuple[Store, list[CommitId]]:
     for number in range(1, commits + 1):
         made.append(add_commit(store, made[-1] if made else None, number))
     return store, made
+
+
+class XorCodec:
+    """A codec that needs a base, for these tests alone."""
+
+    code, name, base_count = 200, "xor", 1
+
+    def encode(self, data: Buffer, base: Buffer) -> bytes:
+        return bytes(a ^ b for a, b in zip(data, base, strict=True))
+
+    def decode(self, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:
+        del raw_size
+        return self.encode(payload, bases[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 Buffer = bytes | bytearray | memoryview
-MAX_BASE_DEPTH: Final = 8  # codecs that need bases form chains; this bounds a hostile or cyclic one
+MAX_BASE_DEPTH: Final = 16  # codecs that need bases form chains; this bounds a hostile or cyclic one
 
 
 class Codec(Protocol):

@@ -56,6 +56,18 @@ def content_id(kind: Kind, plaintext: bytes) -> bytes:
     return chunk_id(plaintext) if kind is Kind.CHUNK else object_id(kind, plaintext)
 
 
+def split_ids(joined: bytes) -> tuple[bytes, ...]:
+    """Ids that were joined without a separator.
+
+    Raises:
+        ValueError: the bytes are not a whole number of ids.
+    """
+    if len(joined) % ID_SIZE:
+        msg = f"{len(joined)} bytes are not ids"
+        raise ValueError(msg)
+    return tuple(joined[start : start + ID_SIZE] for start in range(0, len(joined), ID_SIZE))
+
+
 def from_hex(text: object, what: str = "id") -> bytes:
     """The 32 bytes of a 64-digit lower-case hexadecimal id.
 

@@ -113,8 +113,8 @@ def _live_ids(
     bases: dict[bytes, set[bytes]] = {}
     for table in tables.values():
         for entry in table.entries:
-            if entry.base is not None:
-                bases.setdefault(entry.id, set()).add(entry.base)
+            if entry.bases:
+                bases.setdefault(entry.id, set()).update(entry.bases)
     queue = [id_ for id_ in live if id_ in bases]
     while queue:
         for base in bases.get(queue.pop(), ()):

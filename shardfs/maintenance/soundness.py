@@ -6,9 +6,8 @@ from shardfs.codecs.registry import Encoded
 from shardfs.errors import ChunkNotFoundError, FormatError, IntegrityError, NotFoundError, PackCorruptedError
 from shardfs.formats.ids import ChunkId, Kind, PackId
 from shardfs.formats.pack import Entry
-from shardfs.store import packs
+from shardfs.store import copies, packs
 from shardfs.store.store import Store
-from shardfs.transfer import copies
 from shardfs.transfer.reader import Reader
 
 
@@ -29,7 +28,7 @@ class Soundness:
 
     def check(self, entry: Entry, payload: bytes) -> Encoded:
         """The same for a payload that was read already."""
-        encoded = Encoded(entry.codec, payload, entry.base)
+        encoded = Encoded(entry.codec, payload, entry.bases)
         try:
             if reason := copies.describes(entry, entry.kind, None):
                 raise PackCorruptedError(reason)

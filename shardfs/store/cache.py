@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from shardfs.formats.ids import split_ids
 from shardfs.store.cache_index import CacheIndex, WrongTypesError
 from shardfs.store.segments import (
     HEADER_SIZE,
@@ -34,7 +35,7 @@ from shardfs.store.segments import (
 
 _log = logging.getLogger(__name__)
 
-_VERSION_FOLDER: Final = "v1"
+_VERSION_FOLDER: Final = "v2"
 _SEGMENT_SIZE: Final = 64 << 20  # bytes
 _MIN_SEGMENTS: Final = 16  # a small cache has smaller segments, so that eviction stays selective
 _TOUCH_INTERVAL_S: Final = 10.0  # how late other processes may see that a segment is in use
@@ -57,13 +58,13 @@ class CachedPayload(NamedTuple):
     Attributes:
         codec: code of the codec.
         raw_size: bytes of the plaintext.
-        base: id of the chunk that the codec needs, if any.
+        bases: ids of the chunks that the codec needs.
         payload: the encoded bytes; not verified yet.
     """
 
     codec: int
     raw_size: int
-    base: bytes | None
+    bases: tuple[bytes, ...]
     payload: bytes
 
 
@@ -169,12 +170,12 @@ class Cache:
             self._hits += 1
         return found
 
-    def put(self, ident: bytes, codec: int, raw_size: int, base: bytes | None, payload: Buffer) -> None:
+    def put(self, ident: bytes, codec: int, raw_size: int, bases: tuple[bytes, ...], payload: Buffer) -> None:
         """Keep a payload if there is room; what was used least recently makes room."""
         if time.monotonic() < self._paused_until:
             return
         try:
-            self._put(ident, Record(0, 0, len(payload), raw_size, codec, base), payload)
+            self._put(ident, Record(0, 0, len(payload), raw_size, codec, b"".join(bases)), payload)
         except _FAILURES as error:
             self._failed("writing", error)
 
@@ -231,7 +232,7 @@ class Cache:
             # Costs eviction a little accuracy, not the reader its payload.
             with suppress(sqlite3.Error):
                 self._flush(live)
-        return CachedPayload(record.codec, record.raw_size, record.base, payload)
+        return CachedPayload(record.codec, record.raw_size, split_ids(record.bases), payload)
 
     def _flush(self, live: _Live) -> None:
         """Tell other processes which segments were used here."""

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS records (
     stored_size INTEGER NOT NULL,
     raw_size    INTEGER NOT NULL,
     codec       INTEGER NOT NULL,
-    base        BLOB                -- 32 bytes or NULL
+    bases       BLOB NOT NULL       -- none, 32 or 64 bytes
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_by_segment ON records(segment);
 """
@@ -117,7 +117,7 @@ class CacheIndex:
 
     def find(self, ident: bytes) -> Record | None:
         """Where a payload lies."""
-        sql = "SELECT segment, offset, stored_size, raw_size, codec, base FROM records WHERE id = ?"
+        sql = "SELECT segment, offset, stored_size, raw_size, codec, bases FROM records WHERE id = ?"
         row = self._connection().execute(sql, (ident,)).fetchone()
         return None if row is None else _checked(row)
 
@@ -125,7 +125,7 @@ class CacheIndex:
         """Remember a written record; False when its segment has been given up meanwhile."""
         sql = (
             "INSERT OR REPLACE INTO records"
-            " (id, segment, offset, stored_size, raw_size, codec, base)"
+            " (id, segment, offset, stored_size, raw_size, codec, bases)"
             " SELECT ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM segments WHERE id = ?)"
         )
         with self._transaction() as connection:
@@ -224,10 +224,10 @@ def _integers(row: tuple[int, int]) -> tuple[int, int]:
 
 def _checked(row: tuple[Any, ...]) -> Record:
     """A row whose values have the promised types: SQLite stores any type anywhere."""
-    *numbers, base = row
+    *numbers, bases = row
     sound = all(isinstance(n, int) and n >= 0 for n in numbers)
     sound = sound and numbers[2] <= MAX_PAYLOAD_SIZE and numbers[4] <= MAX_CODEC
-    if not sound or not (base is None or (isinstance(base, bytes) and len(base) == 32)):
+    if not sound or not (isinstance(bases, bytes) and len(bases) in {0, 32, 64}):
         msg = "record of the cache index has wrong types"
         raise WrongTypesError(msg)
     return Record._make(row)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from shardfs.errors import IndexCorruptedError, StoreError
-from shardfs.formats.ids import Kind, PackId
+from shardfs.formats.ids import Kind, PackId, split_ids
 from shardfs.formats.pack import Entry
 from shardfs.store.database import database_errors, immediate
 from shardfs.store.index_file import IndexFile
@@ -103,7 +103,7 @@ class Index:
     def find(self, id_: bytes) -> list[Location]:
         """Every known copy of an id, local ones first."""
         sql = """
-            SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
+            SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.bases
             FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
             WHERE e.id = ? ORDER BY c.place, p.pack DESC"""
         return [found for row in self._query(sql, (id_,)) if (found := _location(row))]
@@ -113,7 +113,7 @@ class Index:
         found: dict[bytes, Location] = {}
         for part, marks in _parts(ids):
             sql = f"""
-                SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
+                SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.bases
                 FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
                 WHERE e.id IN ({marks}) ORDER BY c.place DESC"""
             for row in self._query(sql, part):
@@ -163,7 +163,7 @@ class Index:
             IndexCorruptedError: one of them cannot be one.
         """
         sql = """
-            SELECT '', p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base
+            SELECT '', p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.bases
             FROM entries e JOIN packs p USING (pack) WHERE p.id = ? ORDER BY e.offset, e.id"""
         locations = [_location(row) for row in self._query(sql, (pack_id,))]
         if None in locations:
@@ -276,9 +276,9 @@ def _add_pack(db: sqlite3.Connection, pack_id: PackId, size: int, entries: Seque
     else:
         entries = ()
     db.executemany(
-        "INSERT OR IGNORE INTO entries (id, pack, kind, codec, offset, stored_size, raw_size, base)"
+        "INSERT OR IGNORE INTO entries (id, pack, kind, codec, offset, stored_size, raw_size, bases)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        ((e.id, *row, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.base) for e in entries),
+        ((e.id, *row, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, b"".join(e.bases)) for e in entries),
     )
     db.execute("INSERT OR IGNORE INTO copies (pack, place) VALUES (?, ?)", (*row, place))
 
@@ -290,11 +290,11 @@ def _parts(ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], str]]:
         yield part, ",".join("?" * len(part))
 
 
-def _location(row: tuple[str, bytes, int, bytes, int, int, int, int, int, bytes | None]) -> Location | None:
-    """A row as a location; None for a kind that does not exist, which only a flipped bit makes."""
-    place, pack_id, pack_size, id_, kind, codec, offset, stored, raw, base = row
+def _location(row: tuple[str, bytes, int, bytes, int, int, int, int, int, bytes]) -> Location | None:
+    """A row as a location; None for a kind or bases that cannot be, which only flipped bits make."""
+    place, pack_id, pack_size, id_, kind, codec, offset, stored, raw, bases = row
     try:
-        entry = Entry(id_, Kind(kind), codec, offset, stored, raw, base)
-    except ValueError:
+        entry = Entry(id_, Kind(kind), codec, offset, stored, raw, split_ids(bases))
+    except (ValueError, TypeError):
         return None
     return Location(place, PackId(pack_id), pack_size, entry)

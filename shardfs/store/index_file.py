@@ -20,12 +20,12 @@ from shardfs.errors import IndexCorruptedError, StoreError
 from shardfs.store.atomic import writing
 from shardfs.store.database import database_errors, open_database
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _PROBES: Final = (
     "SELECT pack, id, size FROM packs LIMIT 0",
     "SELECT pack, place FROM copies LIMIT 0",
     "SELECT id, pack FROM damaged LIMIT 0",
-    "SELECT id, pack, kind, codec, offset, stored_size, raw_size, base FROM entries LIMIT 0",
+    "SELECT id, pack, kind, codec, offset, stored_size, raw_size, bases FROM entries LIMIT 0",
 )
 """A flipped bit in the text of the schema renames a table or a column; no check of SQLite's finds that."""
 _TRIES: Final = 3  # openings that may fail because the file was deleted meanwhile
@@ -188,7 +188,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
     connection.execute(
         "CREATE TABLE entries (id BLOB NOT NULL, pack INTEGER NOT NULL, kind INTEGER NOT NULL,"
         " codec INTEGER NOT NULL, offset INTEGER NOT NULL, stored_size INTEGER NOT NULL,"
-        " raw_size INTEGER NOT NULL, base BLOB, PRIMARY KEY (id, pack)) WITHOUT ROWID"
+        " raw_size INTEGER NOT NULL, bases BLOB NOT NULL, PRIMARY KEY (id, pack)) WITHOUT ROWID"
     )
     connection.execute("CREATE INDEX entries_by_pack ON entries (pack)")
     connection.execute(

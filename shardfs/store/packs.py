@@ -72,7 +72,7 @@ class PackWriter:
         codec: int,
         payload: bytes | memoryview,
         raw_size: int,
-        base: bytes | None,
+        bases: tuple[bytes, ...],
     ) -> None:
         """Append one payload.
 
@@ -80,7 +80,7 @@ class PackWriter:
             OutOfSpaceError, ReadOnlyError, StoreError: the pack must be aborted. MalformedError: sizes that a pack
                 cannot hold; nothing was appended.
         """
-        entry = Entry(id_, kind, codec, self._size, len(payload), raw_size, base)
+        entry = Entry(id_, kind, codec, self._size, len(payload), raw_size, bases)
         if not entry.stored_size <= raw_size <= format_.max_raw_size(kind):
             msg = f"{kind.name.lower()} of {raw_size} bytes, stored as {entry.stored_size}, is out of limits"
             raise MalformedError(msg)  # no reader would take the pack

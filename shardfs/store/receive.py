@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
 
-from shardfs.codecs import registry
-from shardfs.codecs.base import MAX_BASE_DEPTH
+from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     AlreadyExistsError,
+    ChunkCorruptedError,
     FormatError,
-    IntegrityError,
     MalformedError,
     NotFoundError,
     PackCorruptedError,
@@ -24,7 +24,7 @@ from shardfs.errors import (
 )
 from shardfs.formats import pack as pack_format
 from shardfs.formats.commit import Commit
-from shardfs.formats.ids import CommitId, Kind, PackId, content_id
+from shardfs.formats.ids import CommitId, Kind, PackId
 from shardfs.formats.manifest import Manifest
 from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
 from shardfs.formats.ref import BRANCHES, TAGS, Head, packs_from_bytes
@@ -33,7 +33,7 @@ from shardfs.store import packs
 from shardfs.store.closure import check_closure
 from shardfs.store.layout import Layout
 from shardfs.store.packs import FinishedPack
-from shardfs.store.plaintext import read_plaintext
+from shardfs.store.plaintext import Copy, PlaintextSource, stored_copies
 from shardfs.store.store import Store
 
 _READ_SIZE = 1 << 20  # bytes
@@ -157,9 +157,23 @@ class _Received:
         try:
             self._verify_id(fd)
             entries = _read_entries(fd)
-            by_id = {entry.id: entry for entry in entries}
+            inside = {entry.id: entry for entry in entries}
+
+            def copies_of(id_: bytes, kind: Kind) -> list[Copy]:
+                known = stored_copies(self._store, id_, kind)
+                entry = inside.get(id_)
+                return (
+                    known
+                    if entry is None or entry.kind is not kind
+                    else [(entry, partial(_payload, fd, entry)), *known]
+                )
+
+            source = PlaintextSource(copies_of)
             for entry in entries:
-                _check_object(entry.kind, self._plaintext(fd, entry, by_id, 0))
+                _check_object(entry.kind, source.decode(entry, _payload(fd, entry)))
+        except ChunkCorruptedError as error:
+            msg = f"pack {self._pack_id.hex()[:12]} needs a base that is not readable here: {error}"
+            raise NotFoundError(msg) from error
         finally:
             os.close(fd)
 
@@ -173,27 +187,9 @@ class _Received:
             msg = f"content does not match pack id {self._pack_id.hex()[:12]}"
             raise MalformedError(msg)
 
-    def _plaintext(self, fd: int, entry: Entry, by_id: dict[bytes, Entry], depth: int) -> bytes:
-        if entry.base is not None and (entry.kind is not Kind.CHUNK or depth >= MAX_BASE_DEPTH):
-            msg = f"entry {entry.id.hex()[:12]} has a base that it must not have"
-            raise MalformedError(msg)
-        base = None if entry.base is None else self._base(fd, entry.base, by_id, depth + 1)
-        payload = os.pread(fd, entry.stored_size, entry.offset)
-        plaintext = registry.decode(entry.codec, payload, entry.raw_size, base)
-        if content_id(entry.kind, plaintext) != entry.id:
-            msg = f"entry {entry.id.hex()[:12]} does not decode to its id"
-            raise MalformedError(msg)
-        return plaintext
 
-    def _base(self, fd: int, id_: bytes, by_id: dict[bytes, Entry], depth: int) -> bytes:
-        inside = by_id.get(id_)
-        if inside is not None and inside.kind is Kind.CHUNK:
-            return self._plaintext(fd, inside, by_id, depth)
-        try:
-            return read_plaintext(self._store, id_, Kind.CHUNK, depth)
-        except IntegrityError as error:
-            msg = f"base {id_.hex()[:12]} of a chunk is not readable here"
-            raise NotFoundError(msg) from error
+def _payload(fd: int, entry: Entry) -> Encoded:
+    return Encoded(entry.codec, os.pread(fd, entry.stored_size, entry.offset), entry.bases)
 
 
 def _read_entries(fd: int) -> list[Entry]:

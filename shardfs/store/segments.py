@@ -18,9 +18,8 @@ from typing import Final, NamedTuple
 
 Buffer = bytes | bytearray | memoryview
 
-_HEADER = struct.Struct("<4sHBxQQ32s32s")  # magic, codec, has base, stored size, raw size, id, base
-_MAGIC: Final = b"SCR1"
-_NO_BASE: Final = bytes(32)
+_HEADER = struct.Struct("<4sHBxQQ32s64s")  # magic, codec, number of bases, stored size, raw size, id, bases
+_MAGIC: Final = b"SCR2"
 HEADER_SIZE: Final = _HEADER.size
 MAX_PAYLOAD_SIZE: Final = 64 << 20  # bytes; the largest object that a pack may hold
 MAX_CODEC: Final = 0xFFFF
@@ -35,7 +34,7 @@ class Record(NamedTuple):
         stored_size: bytes of the payload.
         raw_size: bytes of the plaintext.
         codec: code of the codec that decodes the payload.
-        base: id of the chunk that the codec needs to decode, if any.
+        bases: ids of the chunks that the codec needs to decode, at most two, joined.
     """
 
     segment: int
@@ -43,20 +42,19 @@ class Record(NamedTuple):
     stored_size: int
     raw_size: int
     codec: int
-    base: bytes | None
+    bases: bytes
 
 
 def record_header(ident: bytes, record: Record) -> bytes:
     """The bytes in front of a payload."""
-    base = record.base
     return _HEADER.pack(
         _MAGIC,
         record.codec,
-        base is not None,
+        len(record.bases) // 32,
         record.stored_size,
         record.raw_size,
         ident,
-        _NO_BASE if base is None else base,
+        record.bases,
     )
 
 

@@ -106,7 +106,7 @@ class Store:
         """
         entry = location.entry
         payload = packs.read_payload(self.layout.pack(location.pack), entry)
-        return Encoded(entry.codec, payload, entry.base)
+        return Encoded(entry.codec, payload, entry.bases)
 
     def reconcile(self) -> bool:
         """Compare the index with the packs on disk and mend the index; returns whether something was mended.
@@ -305,7 +305,7 @@ class Batch:
             return
         if self._writer is None:
             self._writer = PackWriter(self._store.layout)
-        self._writer.add(kind, id_, encoded.codec, encoded.payload, raw_size, encoded.base)
+        self._writer.add(kind, id_, encoded.codec, encoded.payload, raw_size, encoded.bases)
         self._new.add(id_)
         self.stored_bytes += len(encoded.payload)
         if self._writer.is_full:
@@ -313,7 +313,7 @@ class Batch:
 
     def copy(self, entry: Entry, payload: bytes) -> None:
         """Store a payload as it is in another pack."""
-        self.put_encoded(entry.kind, entry.id, Encoded(entry.codec, payload, entry.base), entry.raw_size)
+        self.put_encoded(entry.kind, entry.id, Encoded(entry.codec, payload, entry.bases), entry.raw_size)
 
     def publish(self) -> list[FinishedPack]:
         """Make all packs durable, then index them. Called by `Store.batch`; may be called before, to continue."""

@@ -18,9 +18,9 @@ from shardfs.formats.pack import Entry
 from shardfs.formats.ref import PackSize, RefMove
 from shardfs.progress import Progress, no_progress
 from shardfs.remotes.base import Remote, read_pack_tail
+from shardfs.store import copies
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
-from shardfs.transfer import copies
 from shardfs.transfer.download import download
 from shardfs.transfer.follow import follow, prune_refs
 from shardfs.transfer.ranges import MAX_WINDOW, extend

@@ -238,9 +238,9 @@ class _Sender:
                 if writer is None:
                     writer = PackWriter(folder)
                 encoded, plaintext = self._reader.payload(kind, id_)
-                if encoded.base is not None and encoded.base not in self._present:
+                if not self._present.issuperset(encoded.bases):
                     encoded = registry.encode(plaintext)
-                writer.add(kind, id_, encoded.codec, encoded.payload, len(plaintext), encoded.base)
+                writer.add(kind, id_, encoded.codec, encoded.payload, len(plaintext), encoded.bases)
                 self._present.add(id_)
                 if writer.is_full:
                     full, writer = writer, None

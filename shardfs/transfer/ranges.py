@@ -186,7 +186,7 @@ class RangeReader:
             if self._cache is not None:
                 begin = entry.offset - span.start
                 payload = view[begin : begin + entry.stored_size]
-                self._cache.put(entry.id, entry.codec, entry.raw_size, entry.base, payload)
+                self._cache.put(entry.id, entry.codec, entry.raw_size, entry.bases, payload)
         return data if len(span.entries) == 1 else bytes(view[: span.entries[0].stored_size])
 
     def _reads_of(self, pack: PackId) -> _Reads:

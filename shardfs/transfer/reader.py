@@ -35,13 +35,13 @@ from shardfs.errors import (
 from shardfs.formats.ids import ChunkId, Kind
 from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.pack import Entry
+from shardfs.store import copies
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Location
+from shardfs.store.memory import PlaintextMemory
 from shardfs.store.store import Store
-from shardfs.transfer import copies
 from shardfs.transfer.ahead import Ahead
 from shardfs.transfer.flights import Flights
-from shardfs.transfer.memory import PlaintextMemory
 from shardfs.transfer.ranges import PackSource, RangeReader
 
 _log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ class Reader:
         if self._cache is None or (found := self._cache.get(search.id)) is None:
             return None
         size = len(found.payload)
-        entry = Entry(search.id, search.kind, found.codec, 0, size, found.raw_size, found.base)
+        entry = Entry(search.id, search.kind, found.codec, 0, size, found.raw_size, found.bases)
         try:
             if reason := copies.describes(entry, search.kind, search.raw_size):
                 raise MalformedError(reason)
@@ -314,7 +314,7 @@ class Reader:
                 self._cache.discard(search.id)
             data = self._decode(search, entry, lambda: read(alone=True))
         if self._cache is not None:
-            self._cache.put(search.id, entry.codec, entry.raw_size, entry.base, payload)
+            self._cache.put(search.id, entry.codec, entry.raw_size, entry.bases, payload)
         return data
 
     # One copy
@@ -325,7 +325,7 @@ class Reader:
     def _decode(self, search: _Search, entry: Entry, read: Callable[[], bytes | memoryview]) -> bytes:
         """The plaintext of an entry whose description is possible; errors as `copies.decode` and `read`."""
         with self._memory.reserve(entry.raw_size + entry.stored_size):
-            encoded = Encoded(entry.codec, read(), entry.base)
+            encoded = Encoded(entry.codec, read(), entry.bases)
             data = copies.decode(search.kind, search.id, encoded, entry.raw_size, lambda id_: self._base(search, id_))
         search.encoded = encoded
         return data

@@ -57,7 +57,7 @@ def with_bases(
     """
     found = dict(wanted)
     for _ in range(MAX_BASE_DEPTH):
-        bases = {c.entry.base for c in found.values() if c.entry.base is not None} - found.keys()
+        bases = {base for c in found.values() for base in c.entry.bases} - found.keys()
         more = find_all(index, ((Kind.CHUNK, id_) for id_ in lacks(sorted(bases)))) if bases else {}
         if not more:
             break
@@ -82,12 +82,15 @@ def plan(index: Index, wanted: dict[bytes, Location]) -> Shipment:
 
 def _bases_first(wanted: dict[bytes, Location]) -> dict[bytes, Location]:
     ordered: dict[bytes, Location] = {}
-    for id_ in wanted:
-        chain = [id_]
-        while (base := wanted[chain[-1]].entry.base) is not None and base in wanted and base not in chain:
-            chain.append(base)
-        for link in reversed(chain):
-            ordered.setdefault(link, wanted[link])
+    entered: set[bytes] = set()
+    stack = [*reversed(wanted)]
+    while stack:
+        id_ = stack[-1]
+        if id_ not in entered:
+            entered.add(id_)
+            stack += [base for base in wanted[id_].entry.bases if base in wanted and base not in entered]
+        else:
+            ordered.setdefault(id_, wanted[stack.pop()])
     return ordered
 
 
@@ -108,4 +111,4 @@ def _bases_sent_first(
 
 
 def _needs(entries: list[Entry], sent: set[bytes]) -> set[bytes]:
-    return {e.base for e in entries if e.base is not None} - {e.id for e in entries} - sent
+    return {base for e in entries for base in e.bases} - {e.id for e in entries} - sent

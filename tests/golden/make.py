@@ -88,8 +88,8 @@ def objects() -> dict[str, tuple[Kind, bytes]]:
 def write_pack(layout: Layout) -> FinishedPack:
     """A pack with both codecs and all kinds. Its payloads and its table hold what zstd made on that day."""
     writer = PackWriter(layout)
-    writer.add(Kind.CHUNK, chunk_id(WEIGHTS), RAW.code, WEIGHTS, len(WEIGHTS), None)
-    writer.add(Kind.CHUNK, chunk_id(TEXT), ZSTD.code, ZSTD.encode(TEXT), len(TEXT), None)
+    writer.add(Kind.CHUNK, chunk_id(WEIGHTS), RAW.code, WEIGHTS, len(WEIGHTS), ())
+    writer.add(Kind.CHUNK, chunk_id(TEXT), ZSTD.code, ZSTD.encode(TEXT), len(TEXT), ())
     parsed: dict[str, Callable[[bytes], Tree | Manifest | Commit]] = {
         "tree": Tree.from_bytes,
         "manifest": Manifest.from_bytes,
@@ -99,7 +99,7 @@ def write_pack(layout: Layout) -> FinishedPack:
         id_ = parsed[name.split(".")[1]](data).id
         payload = ZSTD.encode(data)
         small = len(payload) < len(data)
-        writer.add(kind, id_, ZSTD.code if small else RAW.code, payload if small else data, len(data), None)
+        writer.add(kind, id_, ZSTD.code if small else RAW.code, payload if small else data, len(data), ())
     return writer.finish()
 
 

@@ -89,7 +89,7 @@ def test_a_pack_written_now_holds_the_same(tmp_path: Path) -> None:
     """Its bytes may differ: another zstd compresses otherwise."""
     old = packs.read_table(next((FROZEN / "store/packs").rglob("*.pack"))).entries
     new = make.write_pack(Layout(tmp_path)).entries
-    assert [(e.id, e.kind, e.raw_size, e.base) for e in new] == [(e.id, e.kind, e.raw_size, e.base) for e in old]
+    assert [(e.id, e.kind, e.raw_size, e.bases) for e in new] == [(e.id, e.kind, e.raw_size, e.bases) for e in old]
 
 
 def test_the_store(tmp_path: Path) -> None:

@@ -165,9 +165,9 @@ def payloads(draw: st.DrawFn) -> tuple[list[Entry], int]:
     position, found = len(HEADER), []
     for _ in range(draw(st.integers(0, 6))):
         stored = draw(st.integers(0, 1000))
-        base = draw(st.none() | IDS.filter(any))
+        bases = tuple(draw(st.lists(IDS.filter(any), max_size=2)))
         raw, kind, codec = draw(st.integers(stored, 2000)), draw(st.sampled_from(Kind)), draw(st.integers(0, 255))
-        found.append(Entry(draw(IDS), kind, codec, position, stored, raw, base))
+        found.append(Entry(draw(IDS), kind, codec, position, stored, raw, bases))
         position += stored
     return found, position
 

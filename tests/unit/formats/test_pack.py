@@ -18,7 +18,7 @@ from shardfs.formats.zstdframe import decompress_exact
 START = len(HEADER)
 ENTRIES = [
     Entry(b"\1" * 32, Kind.CHUNK, 0, START, 10, 10),
-    Entry(b"\2" * 32, Kind.CHUNK, 2, START + 10, 0, 20, b"\1" * 32),
+    Entry(b"\2" * 32, Kind.CHUNK, 2, START + 10, 0, 20, (b"\1" * 32, b"\3" * 32)),
     Entry(b"\3" * 32, Kind.COMMIT, 1, START + 10, 5, 9),
 ]
 END = START + 15
@@ -44,11 +44,13 @@ def test_the_header_is_strict() -> None:
     for data in (b"", HEADER[:-1], b"X" + HEADER[1:], HEADER[:12] + b"\1\0\0\0"):
         with pytest.raises(MalformedError):
             pack.parse_header(data)
-    with pytest.raises(UnsupportedVersionError, match="version 2"):
-        pack.parse_header(HEADER[:8] + b"\2\0" + HEADER[10:])
+    with pytest.raises(UnsupportedVersionError, match="version 3"):
+        pack.parse_header(HEADER[:8] + b"\3\0" + HEADER[10:])
 
 
-def _trailer(offset: int, size: int, count: int, *, version: int = 1, flags: int = 0, pad: bytes = bytes(4)) -> bytes:
+def _trailer(
+    offset: int, size: int, count: int, *, version: int = pack.VERSION, flags: int = 0, pad: bytes = bytes(4)
+) -> bytes:
     return struct.pack("<QII32sHH4s8s", offset, size, count, bytes(32), version, flags, pad, b"SHRDPEND")
 
 
@@ -80,9 +82,9 @@ def test_a_newer_trailer_is_named_as_such() -> None:
 
 
 def _record(**changes: int | bytes) -> bytes:
-    fields: dict[str, int | bytes] = {"id": b"\1" * 32, "base": bytes(32), "kind": 1, "codec": 0, "zero": 0}
-    fields |= {"stored": 15, "raw": 15, "offset": START} | changes
-    return struct.pack("<32s32sBBHIIQ", *fields.values())
+    fields: dict[str, int | bytes] = {"id": b"\1" * 32, "base": bytes(32), "second": bytes(32)}
+    fields |= {"kind": 1, "codec": 0, "zero": 0, "stored": 15, "raw": 15, "offset": START} | changes
+    return struct.pack("<32s32s32sBBHIIQ", *fields.values())
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def _record(**changes: int | bytes) -> bytes:
         {"kind": 0},
         {"kind": 5},
         {"zero": 1},
+        {"second": b"\2" * 32},
         {"stored": 16},
         {"raw": 14},
         {"raw": MAX_CHUNK_SIZE + 1},
@@ -101,12 +104,20 @@ def _record(**changes: int | bytes) -> bytes:
         {"offset": 2**64 - 1},
     ],
 )
-def test_entries_out_of_limits_are_refused(changes: dict[str, int]) -> None:
+def test_entries_out_of_limits_are_refused(changes: dict[str, int | bytes]) -> None:
     table, trailer = _with_table(_record(), 1)
     assert pack.parse_table(table, trailer)[0].raw_size == 15
     table, trailer = _with_table(_record(**changes), 1)
     with pytest.raises(MalformedError):
         pack.parse_table(table, trailer)
+
+
+def test_tables_of_version_1_have_one_base() -> None:
+    record = struct.pack("<32s32sBBHIIQ", b"\1" * 32, b"\2" * 32, 1, 0, 0, 15, 15, START)
+    table, trailer = _with_table(record, 1)
+    [entry] = pack.parse_table(table, trailer._replace(version=1))
+    assert entry.bases == (b"\2" * 32,)
+    pack.parse_header(HEADER[:8] + b"\1\0" + HEADER[10:])
 
 
 def test_an_unknown_codec_does_not_spoil_the_table() -> None:
@@ -133,7 +144,8 @@ def test_incompressible_tables_are_within_their_limit() -> None:
         position = START
         for i in range(count):
             ident = blake3(b"%d" % i).digest()
-            entries.append(Entry(ident, Kind.CHUNK, 0, position, 3, 3, blake3(ident).digest()))
+            bases = (blake3(ident).digest(), blake3(ident + b"2").digest())
+            entries.append(Entry(ident, Kind.CHUNK, 0, position, 3, 3, bases))
             position += 3
         tail = pack.tail_to_bytes(entries, position)
         assert len(tail) - TRAILER_SIZE <= pack.max_table_size(count)

@@ -112,11 +112,11 @@ def test_roots_of_the_caller_stay(store: Store) -> None:
 
 def test_bases_of_needed_deltas_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     base, data = bytes(512), noise(6, 512)
-    monkeypatch.setattr(registry.RAW, "needs_base", True)
+    monkeypatch.setattr(registry.RAW, "base_count", 1)
     with store.batch() as batch:
         batch.put_encoded(Kind.CHUNK, chunk_id(base), registry.encode(base), 512)
     with store.batch() as batch:
-        batch.put_encoded(Kind.CHUNK, chunk_id(data), Encoded(0, data, chunk_id(base)), 512)
+        batch.put_encoded(Kind.CHUNK, chunk_id(data), Encoded(0, data, (chunk_id(base),)), 512)
     make_old(store)
     report = collect(store, keep=[(Kind.CHUNK, chunk_id(data))])
     assert (report.dropped, report.live) == ([], 2)

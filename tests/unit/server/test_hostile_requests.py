@@ -161,12 +161,15 @@ def test_damaged_packs_are_refused(hosted: Hosted, other: tuple[Store, list[Comm
     assert list((hosted.root / "demo/tmp").iterdir()) == []
 
 
-def make_pack(entries: list[tuple[Kind, bytes, int, bytes, int, bytes | None]]) -> tuple[str, bytes]:
-    """A pack of (kind, id, codec, payload, raw size, base) whatever they are."""
+Bases = tuple[bytes, ...]
+
+
+def make_pack(entries: list[tuple[Kind, bytes, int, bytes, int, Bases]]) -> tuple[str, bytes]:
+    """A pack of (kind, id, codec, payload, raw size, bases) whatever they are."""
     data = bytearray(HEADER)
     table = []
-    for kind, id_, codec, payload, raw_size, base in entries:
-        table.append(pack_format.Entry(id_, kind, codec, len(data), len(payload), raw_size, base))
+    for kind, id_, codec, payload, raw_size, bases in entries:
+        table.append(pack_format.Entry(id_, kind, codec, len(data), len(payload), raw_size, bases))
         data += payload
     data += pack_format.tail_to_bytes(table, len(data))
     return chunk_id(data).hex(), bytes(data)
@@ -185,21 +188,21 @@ HOSTILE_TREE = b'{"entries":[{"kind":"link","name":"../x","target":"/etc"}],"typ
 @pytest.mark.parametrize(
     "entry",
     [
-        (Kind.CHUNK, b"\1" * 32, 0, b"hello", 5, None),  # not its id
-        (Kind.CHUNK, chunk_id(b"hello"), 77, b"hello", 5, None),  # unknown codec
-        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hell", 5, None),  # wrong size
-        (Kind.CHUNK, chunk_id(b"hello"), 1, b"hello", 5, None),  # not zstd
-        (Kind.CHUNK, chunk_id(b"hello"), 1, BOMB, 16 << 20, None),  # declares 1 GiB
-        (Kind.CHUNK, chunk_id(b"hello"), 1, BOMB, 1 << 30, None),
-        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, chunk_id(b"hello")),  # its own base
-        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, b"\3" * 32),  # base that nobody has
-        (Kind.TREE, content_id(Kind.TREE, HOSTILE_TREE), 0, HOSTILE_TREE, len(HOSTILE_TREE), None),
-        (Kind.COMMIT, content_id(Kind.COMMIT, b"{}"), 0, b"{}", 2, None),
-        (Kind.MANIFEST, content_id(Kind.MANIFEST, b"[1]"), 0, b"[1]", 3, None),
-        (Kind.TREE, chunk_id(b"hello"), 0, b"hello", 5, None),  # a chunk posing as a tree
+        (Kind.CHUNK, b"\1" * 32, 0, b"hello", 5, ()),  # not its id
+        (Kind.CHUNK, chunk_id(b"hello"), 77, b"hello", 5, ()),  # unknown codec
+        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hell", 5, ()),  # wrong size
+        (Kind.CHUNK, chunk_id(b"hello"), 1, b"hello", 5, ()),  # not zstd
+        (Kind.CHUNK, chunk_id(b"hello"), 1, BOMB, 16 << 20, ()),  # declares 1 GiB
+        (Kind.CHUNK, chunk_id(b"hello"), 1, BOMB, 1 << 30, ()),
+        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, (chunk_id(b"hello"),)),  # a base that raw has no use for
+        (Kind.CHUNK, chunk_id(b"hello"), 0, b"hello", 5, (b"\3" * 32,)),
+        (Kind.TREE, content_id(Kind.TREE, HOSTILE_TREE), 0, HOSTILE_TREE, len(HOSTILE_TREE), ()),
+        (Kind.COMMIT, content_id(Kind.COMMIT, b"{}"), 0, b"{}", 2, ()),
+        (Kind.MANIFEST, content_id(Kind.MANIFEST, b"[1]"), 0, b"[1]", 3, ()),
+        (Kind.TREE, chunk_id(b"hello"), 0, b"hello", 5, ()),  # a chunk posing as a tree
     ],
 )
-def test_hostile_packs_are_refused(hosted: Hosted, entry: tuple[Kind, bytes, int, bytes, int, bytes | None]) -> None:
+def test_hostile_packs_are_refused(hosted: Hosted, entry: tuple[Kind, bytes, int, bytes, int, Bases]) -> None:
     name, data = make_pack([entry])
     answer = ask(hosted.url, "PUT", f"/demo/packs/{name}", data)
     assert answer.status in (400, 404), answer.body

@@ -30,7 +30,7 @@ def layout(tmp_path: Path) -> Layout:
 def _write(layout: Layout, *items: tuple[Kind, bytes]) -> FinishedPack:
     writer = PackWriter(layout)
     for kind, data in items:
-        writer.add(kind, chunk_id(data), 0, data, len(data), None)
+        writer.add(kind, chunk_id(data), 0, data, len(data), ())
     return writer.finish()
 
 
@@ -55,7 +55,7 @@ def test_the_same_payloads_make_the_same_pack(layout: Layout) -> None:
 
 def test_an_aborted_pack_leaves_nothing(layout: Layout) -> None:
     writer = PackWriter(layout)
-    writer.add(Kind.CHUNK, bytes(32), 0, b"x", 1, None)
+    writer.add(Kind.CHUNK, bytes(32), 0, b"x", 1, ())
     writer.abort()
     assert list(layout.tmp.iterdir()) == []
     assert packs.list_packs(layout) == {}
@@ -68,8 +68,8 @@ def test_an_aborted_pack_leaves_nothing(layout: Layout) -> None:
 def test_what_no_reader_would_take_is_not_written(layout: Layout, kind: Kind, payload: bytes, raw_size: int) -> None:
     writer = PackWriter(layout)
     with pytest.raises(MalformedError, match="out of limits"):
-        writer.add(kind, bytes(32), 0, payload, raw_size, None)
-    writer.add(Kind.CHUNK, bytes(32), 0, b"y", 1, None)
+        writer.add(kind, bytes(32), 0, payload, raw_size, ())
+    writer.add(Kind.CHUNK, bytes(32), 0, b"y", 1, ())
     assert len(packs.read_table(layout.pack(writer.finish().id)).entries) == 1
 
 

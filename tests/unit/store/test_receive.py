@@ -27,7 +27,12 @@ from shardfs.store.closure import check_closure
 from shardfs.store.plaintext import read_plaintext
 from shardfs.store.receive import receive_pack, receive_ref, settle
 from shardfs.store.store import Store
-from tests.stores import MAIN, add_commit, make_store
+from tests.stores import MAIN, XorCodec, add_commit, make_store
+
+
+@pytest.fixture(autouse=True)
+def _xor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._CODECS, XorCodec.code, XorCodec())
 
 
 @pytest.fixture
@@ -54,13 +59,15 @@ def carry(source: Store, pack_id: PackId, target: Store) -> Path:
 
 def chain(store: Store, length: int, *, split: bool) -> list[bytes]:
     """Chunks each of which names the one before as its base; `split`: each in a pack of its own."""
-    chunks = [f"chunk {n}".encode() * 20 for n in range(length)]
+    chunks = [f"chunk {n:02}".encode() * 20 for n in range(length)]
     ids = [chunk_id(c) for c in chunks]
 
     def put(numbers: range) -> None:
         with store.batch() as batch:
             for n in numbers:
-                encoded = Encoded(registry.RAW.code, chunks[n], ids[n - 1] if n else None)
+                encoded = Encoded(registry.RAW.code, chunks[n])
+                if n:
+                    encoded = Encoded(XorCodec.code, XorCodec().encode(chunks[n], chunks[n - 1]), (ids[n - 1],))
                 batch.put_encoded(Kind.CHUNK, ids[n], encoded, len(chunks[n]))
 
     for numbers in [range(n, n + 1) for n in range(length)] if split else [range(length)]:
@@ -74,7 +81,7 @@ def test_bases_are_in_the_pack_or_in_the_store(store: Store, elsewhere: Store, s
     order = sorted(elsewhere.index.packs(), key=lambda p: ids.index(elsewhere.index.entries(p)[0].id))
     for pack_id in order:
         receive_pack(store, carry(elsewhere, pack_id, store), pack_id)
-    assert read_plaintext(store, ids[-1], Kind.CHUNK) == b"chunk 4" * 20
+    assert read_plaintext(store, ids[-1], Kind.CHUNK) == b"chunk 04" * 20
 
 
 def test_base_that_is_not_here_is_named(store: Store, elsewhere: Store) -> None:

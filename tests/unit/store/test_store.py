@@ -268,8 +268,8 @@ def test_a_dropped_pack_never_comes_back(store: Store, monkeypatch: pytest.Monke
         "DELETE FROM entries",
         "UPDATE entries SET offset = 'x'",
         "UPDATE entries SET kind = 9",
-        "UPDATE entries SET base = zeroblob(32)",
-        "INSERT INTO entries SELECT zeroblob(32), pack, 1, 0, 16, 1, 1, NULL FROM packs",
+        "UPDATE entries SET bases = zeroblob(32)",
+        "INSERT INTO entries SELECT zeroblob(32), pack, 1, 0, 16, 1, 1, x'' FROM packs",
     ],
 )
 def test_every_wrong_row_is_mended(store: Store, statement: str) -> None:

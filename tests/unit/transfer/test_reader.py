@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shardfs.codecs import registry
-from shardfs.codecs.base import Buffer
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     ChunkCorruptedError,
@@ -29,7 +29,7 @@ from shardfs.store.store import Store
 from shardfs.transfer import ranges
 from shardfs.transfer.reader import Reader
 from tests import stores
-from tests.stores import CHUNK_SIZE, FolderSource, commit, flip, noise
+from tests.stores import CHUNK_SIZE, FolderSource, XorCodec, commit, flip, noise
 
 DATA = noise(1, 40 * CHUNK_SIZE)
 CHUNKS = [DATA[i : i + CHUNK_SIZE] for i in range(0, len(DATA), CHUNK_SIZE)]
@@ -149,7 +149,7 @@ def test_only_copy_damaged_is_an_error_that_names_chunk_and_pack(full: Store) ->
         "UPDATE entries SET codec = codec + 64",
         "UPDATE entries SET codec = 'x', offset = x'00'",
         "UPDATE entries SET kind = 3",
-        "UPDATE entries SET base = x'01'",
+        "UPDATE entries SET bases = x'01'",
         "UPDATE entries SET id = zeroblob(32) WHERE kind = 1 AND rowid = 1",
         "DELETE FROM entries",
         "UPDATE packs SET id = zeroblob(32)",
@@ -253,10 +253,10 @@ def test_a_damaged_cache_record_is_fetched_again(lazy: Store, full: Store, cache
     bad = bytes(entry.stored_size)
     source = FolderSource(full)
     reader = Reader(lazy, cache=cache, remote=lambda _: source, budget_bytes=0)
-    cache.put(IDS[0], 0, entry.raw_size, None, bad)
+    cache.put(IDS[0], 0, entry.raw_size, (), bad)
     assert _read(reader, 0) == CHUNKS[0]
     cache.discard(IDS[1])
-    cache.put(IDS[1], 77, 1 << 40, None, b"x")
+    cache.put(IDS[1], 77, 1 << 40, (), b"x")
     assert _read(reader, 1) == CHUNKS[1]
     found = cache.get(IDS[0])
     assert found is not None
@@ -319,42 +319,28 @@ def test_a_forked_child_takes_no_lock_of_its_parent(full: Store) -> None:
     assert _read(reader, 0) == CHUNKS[0]
 
 
-class _Xor:
-    """A codec that needs a base, for these tests alone."""
-
-    code, name, needs_base = 200, "xor", True
-
-    def encode(self, data: Buffer, base: Buffer | None = None) -> bytes:
-        assert base is not None
-        return bytes(a ^ b for a, b in zip(data, base, strict=True))
-
-    def decode(self, payload: Buffer, raw_size: int, base: Buffer | None = None) -> bytes:
-        del raw_size
-        return self.encode(payload, base)
-
-
 def _chain(store: Store, length: int) -> list[bytes]:
     """Chunks, each stored as the difference to the one before."""
     datas = [noise(100 + i, 512) for i in range(length)]
     with store.batch() as batch:
         batch.put(Kind.CHUNK, datas[0])
         for base, data in pairwise(datas):
-            encoded = Encoded(_Xor.code, _Xor().encode(data, base), chunk_id(base))
+            encoded = Encoded(XorCodec.code, XorCodec().encode(data, base), (chunk_id(base),))
             batch.put_encoded(Kind.CHUNK, chunk_id(data), encoded, len(data))
     return datas
 
 
 @pytest.fixture
 def _xor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._CODECS, _Xor.code, _Xor())
+    monkeypatch.setitem(registry._CODECS, XorCodec.code, XorCodec())
 
 
 @pytest.mark.usefixtures("_xor")
 def test_bases_are_resolved_up_to_a_depth(full: Store) -> None:
-    datas = _chain(full, 11)
-    assert Reader(full, budget_bytes=0).chunk(chunk_id(datas[8]), 512) == datas[8]
+    datas = _chain(full, MAX_BASE_DEPTH + 3)
+    assert Reader(full, budget_bytes=0).chunk(chunk_id(datas[MAX_BASE_DEPTH]), 512) == datas[MAX_BASE_DEPTH]
     with pytest.raises(ChunkCorruptedError, match="deep"):
-        Reader(full, budget_bytes=0).chunk(chunk_id(datas[10]), 512)
+        Reader(full, budget_bytes=0).chunk(chunk_id(datas[-1]), 512)
 
 
 @pytest.mark.usefixtures("_xor")
@@ -362,7 +348,7 @@ def test_bases_in_a_circle_are_refused(full: Store) -> None:
     a, b = noise(1, 512), noise(2, 512)
     with full.batch() as batch:
         for data, base in ((a, b), (b, a)):
-            encoded = Encoded(_Xor.code, _Xor().encode(data, base), chunk_id(base))
+            encoded = Encoded(XorCodec.code, XorCodec().encode(data, base), (chunk_id(base),))
             batch.put_encoded(Kind.CHUNK, chunk_id(data), encoded, 512)
     reader = Reader(full)
     errors: list[Exception] = []

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from shardfs.transfer.memory import PlaintextMemory
+from shardfs.store.memory import PlaintextMemory
 
 
 def test_least_recently_used_goes_first() -> None:

@@ -29,7 +29,7 @@ def doubt(location: Location, kind: Kind, raw_size: int | None) -> str | None:
         return "the index names no pack"
     if any(type(n) is not int or n < 0 for n in (entry.codec, entry.offset, entry.stored_size, entry.raw_size)):
         return "the index names sizes that are none"
-    if entry.base is not None and not _is_id(entry.base):
+    if not all(map(_is_id, entry.bases)):
         return "the index names a base that is no id"
     return describes(entry, kind, raw_size)
 
@@ -45,7 +45,7 @@ def describes(entry: Entry, kind: Kind, raw_size: int | None) -> str | None:
     return None
 
 
-def decode(kind: Kind, id_: bytes, encoded: Encoded, raw_size: int, base_of: Callable[[bytes], bytes]) -> bytes:
+def decode(kind: Kind, id_: bytes, encoded: Encoded, raw_size: int, base_of: Callable[[bytes], Buffer]) -> bytes:
     """The plaintext of a payload, verified against its id.
 
     Args:
@@ -60,13 +60,11 @@ def decode(kind: Kind, id_: bytes, encoded: Encoded, raw_size: int, base_of: Cal
         ShardfsError: what `base_of` raises.
     """
     codec = registry.codec_by_code(encoded.codec)
-    base: bytes | None = None
-    if codec.needs_base:
-        if encoded.base is None:
-            msg = f"codec {codec.name} needs a base chunk and none is named"
-            raise MalformedError(msg)
-        base = base_of(encoded.base)
-    plaintext = codec.decode(encoded.payload, raw_size, base)
+    if len(encoded.bases) != codec.base_count or (encoded.bases and kind is not Kind.CHUNK):
+        msg = f"a {kind.name.lower()} in codec {codec.name} names {len(encoded.bases)} bases"
+        raise MalformedError(msg)
+    bases = [base_of(base) for base in encoded.bases]
+    plaintext = registry.decode(encoded.codec, encoded.payload, raw_size, bases)
     if len(plaintext) != raw_size or content_id(kind, plaintext) != id_:
         msg = "its bytes do not have its id"
         raise MalformedError(msg)
@@ -86,7 +84,7 @@ def verify_object(entry: Entry, payload: Buffer) -> None:
         msg = f"an object names the base {id_.hex()[:12]}"
         raise MalformedError(msg)
 
-    decode(entry.kind, entry.id, Encoded(entry.codec, bytes(payload), entry.base), entry.raw_size, no_base)
+    decode(entry.kind, entry.id, Encoded(entry.codec, bytes(payload), entry.bases), entry.raw_size, no_base)
 
 
 def _is_id(value: object) -> bool:
