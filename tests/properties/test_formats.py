@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardfs.errors import FormatError
-from shardfs.formats import pack, ref, wire
+from shardfs.formats import canonical, pack, ref, wire
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, PackId, TreeId
 from shardfs.formats.manifest import MAX_CHUNK_SIZE, ChunkRef, Manifest, Media, Span
@@ -102,6 +103,7 @@ def test_trees(value: list[TreeEntry], shuffle: Any, bits: list[int], cut: int) 
     tree = Tree.of(value)
     data = tree.to_bytes()
     assert Tree.from_bytes(data) == tree
+    assert canonical.dumps(json.loads(data)) == data  # as the general writer has it
     assert sorted(tree.entries, key=lambda e: e.name) == list(tree.entries)
     shuffle.shuffle(value)
     assert Tree.of(value).to_bytes() == data  # one directory, one form
