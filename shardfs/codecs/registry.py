@@ -6,16 +6,30 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from shardfs.codecs.base import Buffer, Codec
+from shardfs.codecs.delta import DeltaCodec, SecondDeltaCodec
+from shardfs.codecs.elements import ELEMENT_OF_DTYPE, Element
+from shardfs.codecs.patch import PatchCodec
+from shardfs.codecs.planes import PlanesCodec
 from shardfs.codecs.raw import RawCodec
 from shardfs.codecs.zstd import ZstdCodec
 from shardfs.errors import MalformedError, UnsupportedVersionError
 
 RAW: Final = RawCodec()
 ZSTD: Final = ZstdCodec()
-_CODECS: Final[dict[int, Codec]] = {codec.code: codec for codec in (RAW, ZSTD)}
+PLANES: Final = PlanesCodec()
+DELTA1: Final = DeltaCodec()
+DELTA2: Final = SecondDeltaCodec()
+PATCH: Final = PatchCodec()
+_CODECS: Final[dict[int, Codec]] = {codec.code: codec for codec in (RAW, ZSTD, PLANES, DELTA1, DELTA2, PATCH)}
 
 # Below this gain the decoder's work (1 GB/s against a plain copy) costs more than the bytes are worth.
 MIN_GAIN: Final = 0.02
+# A base makes every later read decode it first.
+_DELTA_PAYS: Final = 0.97
+_PATCH_PAYS: Final = 0.9
+
+_PIECE: Final = 24 * 1024
+_PIECES: Final = 3
 
 
 class Encoded(NamedTuple):
@@ -57,10 +71,10 @@ def encode(data: Buffer, dtype: str | None = None, bases: Sequence[Base] = ()) -
         bases: first the chunk at the same place in the version before, then the one before that. The result
             may name fewer.
     """
-    del dtype, bases
-    payload = ZSTD.encode(data)
-    if len(payload) <= len(data) * (1 - MIN_GAIN):
-        return Encoded(ZSTD.code, payload)
+    element = ELEMENT_OF_DTYPE.get(dtype or "")
+    encoded = _encode_bytes(data, bases[:1]) if element is None else _encode_values(data, element, bases)
+    if len(encoded.payload) <= len(data) * (1 - MIN_GAIN):
+        return encoded
     return Encoded(RAW.code, bytes(data) if isinstance(data, bytearray) else data)
 
 
@@ -82,3 +96,46 @@ def decode(code: int, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = 
         msg = f"a {codec.name} payload with {len(bases)} bases, expected {codec.base_count}"
         raise MalformedError(msg)
     return codec.decode(payload, raw_size, bases)
+
+
+def _encode_bytes(data: Buffer, bases: Sequence[Base]) -> Encoded:
+    plain = Encoded(ZSTD.code, ZSTD.encode(data))
+    if not bases or not len(bases[0].data) or not len(data):
+        return plain
+    patch = PATCH.encode(data, bases[0].data)
+    pays = len(patch) < _PATCH_PAYS * min(len(plain.payload), len(data))
+    return Encoded(PATCH.code, patch, (bases[0].id,)) if pays else plain
+
+
+def _encode_values(data: Buffer, element: Element, bases: Sequence[Base]) -> Encoded:
+    order = _order(data, element, bases)
+    if order == 0:
+        return Encoded(PLANES.code, PLANES.encode(data, element))
+    if order == 1:
+        return Encoded(DELTA1.code, DELTA1.encode(data, element, bases[0].data), (bases[0].id,))
+    plaintexts = [base.data for base in bases[:2]]
+    return Encoded(DELTA2.code, DELTA2.encode(data, element, plaintexts), tuple(base.id for base in bases[:2]))
+
+
+def _order(data: Buffer, element: Element, bases: Sequence[Base]) -> int:
+    """How many bases make these values smallest, by the look of a few pieces."""
+    if not bases or len(bases[0].data) != len(data) or len(data) < element.width:
+        return 0
+    size = len(data) // element.width * element.width
+    piece = _pieces(data, size)
+    last = _pieces(bases[0].data, size)
+    first = len(DELTA1.encode(piece, element, last))
+    if first >= _DELTA_PAYS * len(PLANES.encode(piece, element)):
+        return 0
+    if len(bases) < 2 or not element.predictable or len(bases[1].data) != len(data):
+        return 1
+    before = _pieces(bases[1].data, size)
+    return 2 if len(DELTA2.encode(piece, element, (last, before))) < first else 1
+
+
+def _pieces(data: Buffer, size: int) -> Buffer:
+    """Pieces from the beginning, the middle and the end of the first `size` bytes, at whole values of any width."""
+    if size <= _PIECES * _PIECE:
+        return memoryview(data)[:size]
+    starts = (0, size // 2 & -16, (size - _PIECE) & -16)
+    return b"".join(memoryview(data)[start : start + _PIECE] for start in starts)

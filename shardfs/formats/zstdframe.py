@@ -11,8 +11,10 @@ from shardfs.errors import MalformedError
 _local = threading.local()
 
 
-def decompress_exact(frame: bytes | memoryview, raw_size: int) -> bytes:
-    """The plaintext of one zstd frame that declares exactly `raw_size` bytes.
+def decompress_exact(
+    frame: bytes | memoryview, raw_size: int, dictionary: zstandard.ZstdCompressionDict | None = None
+) -> bytes:
+    """The plaintext of one zstd frame that declares exactly `raw_size` bytes, made with that dictionary if any.
 
     The declared size is compared before anything is allocated, and libzstd never writes past it: no frame can
     produce more than the caller expects.
@@ -24,7 +26,8 @@ def decompress_exact(frame: bytes | memoryview, raw_size: int) -> bytes:
         if zstandard.frame_content_size(frame) != raw_size:
             msg = f"zstd frame does not declare {raw_size} bytes"
             raise MalformedError(msg)
-        data = bytes(_decompressor().decompress(frame, max_output_size=raw_size, allow_extra_data=False))
+        decompressor = _decompressor() if dictionary is None else zstandard.ZstdDecompressor(dict_data=dictionary)
+        data = bytes(decompressor.decompress(frame, max_output_size=raw_size, allow_extra_data=False))
     except zstandard.ZstdError as error:
         msg = f"zstd frame is damaged: {error}"
         raise MalformedError(msg) from error
