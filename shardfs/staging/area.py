@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,7 @@ from shardfs.staging.snapshot import Snapshot
 from shardfs.staging.view import BASE_TIME, View, path_of
 
 SESSION_WAIT_S: Final = 5.0  # another process that only puts the area in order is done by then
-_BATCH: Final = 500  # entries per transaction of put_entries: others wait for about 20 ms
+_BATCH: Final = 1000  # entries per transaction of put_entries: others wait for 15 ms, 60 when all replace rows
 
 __all__ = [
     "RENAME_NOREPLACE",
@@ -306,12 +306,13 @@ class Area:
         self.put_entries([(path, entry, mtime_ns)])
 
     def put_entries(self, items: Iterable[tuple[PathKey, TreeEntry, int | None]]) -> None:
-        """Many `put_entry`, a few hundred per transaction."""
+        """Many `put_entry`, about a thousand per transaction. Fast when those of a directory follow each other."""
         rest = iter(items)
         while batch := tuple(islice(rest, _BATCH)):
             with self._removing() as (db, removed):
-                for path, entry, mtime_ns in batch:
-                    self._names.put(db, path, entry, mtime_ns, removed)
+                for folder, inside in groupby(batch, lambda item: item[0][:-1]):
+                    entries = {_last(path): (entry, mtime_ns) for path, entry, mtime_ns in inside}
+                    self._names.put(db, folder, entries, removed)
 
     def remove(self, path: PathKey) -> None:
         """Remove a file, a link or a whole directory (ENOENT)."""
@@ -458,3 +459,9 @@ class Area:
         if row is None:
             raise AreaError(errno.EIO, "the staging area has no root")
         return row
+
+
+def _last(path: PathKey) -> bytes:
+    if not path:
+        raise AreaError(errno.EBUSY, "/")
+    return path[-1]

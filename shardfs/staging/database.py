@@ -11,6 +11,7 @@ import errno
 import sqlite3
 import threading
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -212,6 +213,12 @@ def rows_in(db: sqlite3.Connection, parent: int) -> list[Row]:
     return [Row._make(found) for found in db.execute(_SELECT + " WHERE parent = ?", (parent,))]
 
 
+def names_with_rows(db: sqlite3.Connection, parent: int, names: list[bytes]) -> set[bytes]:
+    """Those of some names in a directory, at most 30 000, that have a row, whiteouts included."""
+    sql = f"SELECT name FROM nodes WHERE parent = ? AND name IN ({','.join('?' * len(names))})"
+    return {row[0] for row in db.execute(sql, (parent, *names))}
+
+
 def rows_where(db: sqlite3.Connection, condition: str) -> list[Row]:
     """All rows that meet a constant condition."""
     return [Row._make(found) for found in db.execute(f"{_SELECT} WHERE {condition}")]
@@ -233,6 +240,11 @@ def insert(db: sqlite3.Connection, row: Row) -> None:
     """Store a row in place of a whiteout of the same name, if there is one."""
     db.execute("DELETE FROM nodes WHERE parent = ? AND name = ? AND kind = 0", (row.parent, row.name))
     db.execute(_INSERT, row)
+
+
+def insert_all(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Store rows whose names have none, not even a whiteout."""
+    db.executemany(_INSERT, rows)
 
 
 def update(db: sqlite3.Connection, ino: int, /, **columns: object) -> None:

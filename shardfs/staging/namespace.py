@@ -14,19 +14,18 @@ from typing import Final
 
 from shardfs.errors import AreaError
 from shardfs.formats.tree import MAX_TARGET_SIZE, TreeEntry
-from shardfs.staging.database import delete, has_changes, insert, rows_in, update
+from shardfs.staging.database import delete, has_changes, insert, insert_all, names_with_rows, rows_in, update
 from shardfs.staging.generations import FileKey, Generations
 from shardfs.staging.nodes import (
     ROOT,
     NodeKind,
     PathKey,
     Row,
+    added_row,
     checked_name,
     is_derived,
-    new_ino,
+    new_inos,
     new_row,
-    new_version,
-    row_of_entry,
 )
 from shardfs.staging.view import View
 
@@ -125,35 +124,37 @@ class Namespace:
         self._move(db, row, parent, new_parent, new[1])
 
     def put(
-        self, db: sqlite3.Connection, path: PathKey, entry: TreeEntry, mtime_ns: int | None, removed: Removed
+        self,
+        db: sqlite3.Connection,
+        folder: PathKey,
+        items: dict[bytes, tuple[TreeEntry, int | None]],
+        removed: Removed,
     ) -> None:
-        """Put an entry at a path in place of what is there; makes parents, replaces parents that are files."""
-        if not path:
-            raise AreaError(errno.EBUSY, "/")
+        """Put entries, with their modification times, into a directory in place of what has their names.
+
+        Makes the directory and those above it, in place of files. Names that have no row yet are one insertion.
+        """
         view = self._view
         now = time.time_ns()
-        parent = view.node(db, ROOT)
-        for name in path[:-1]:
-            row = view.child_or_none(db, parent, checked_name(name))
-            if row is None or row.kind != NodeKind.DIR:
-                if row is not None:
-                    self._drop(db, parent, row, removed)
-                row = self.make(db, parent.ino, name, NodeKind.DIR, 0o755)
-            parent = row
-        name = checked_name(path[-1])
-        entry = replace(entry, name=name)
-        old = view.child_or_none(db, parent, name)
-        if old is not None and old.wgen is None and old.entry() == entry and _shows_base(db, old):
-            return
-        parent = view.materialise(db, view.node(db, parent.ino))
-        if old is not None:
-            self._drop(db, parent, old, removed)
-        if view.base_entry(parent, name) == entry:
-            db.execute("DELETE FROM nodes WHERE parent = ? AND name = ? AND kind = 0", (parent.ino, name))
-        else:
-            row = row_of_entry(new_ino(), parent.ino, entry, now if mtime_ns is None else mtime_ns)
-            insert(db, row._replace(version=new_version(), settled=0, ctime_ns=now))
-        view.touch(db, parent, now)
+        parent = self._folder(db, folder, removed)
+        known = names_with_rows(db, parent.ino, list(items))
+        inos = iter(new_inos(len(items)))
+        rows: list[Row] = []
+        for name, (entry, mtime_ns) in items.items():
+            if checked_name(name) != entry.name:
+                entry = replace(entry, name=name)
+            old = view.base_entry(parent, name)
+            if old == entry and name not in known:
+                continue
+            row = added_row(next(inos), parent.ino, entry, now if mtime_ns is None else mtime_ns, now)
+            if old is None and name not in known:
+                rows.append(row)
+            else:
+                self._replace(db, parent, row, old, removed)
+        if rows:
+            parent = view.materialise(db, view.node(db, parent.ino))
+            insert_all(db, rows)
+            view.touch(db, parent, now)
 
     def remove(self, db: sqlite3.Connection, path: PathKey, removed: Removed) -> None:
         """Remove whatever is at a path, with everything below."""
@@ -161,6 +162,33 @@ class Namespace:
             raise AreaError(errno.EBUSY, "/")
         parent = self._view.at(db, path[:-1])
         self._drop(db, parent, self._view.child(db, parent, path[-1]), removed)
+
+    def _folder(self, db: sqlite3.Connection, path: PathKey, removed: Removed) -> Row:
+        """The directory at a path; made where it is missing, in place of files."""
+        parent = self._view.node(db, ROOT)
+        for name in path:
+            row = self._view.child_or_none(db, parent, checked_name(name))
+            if row is None or row.kind != NodeKind.DIR:
+                if row is not None:
+                    self._drop(db, parent, row, removed)
+                row = self.make(db, parent.ino, name, NodeKind.DIR, 0o755)
+            parent = row
+        return parent
+
+    def _replace(self, db: sqlite3.Connection, parent: Row, row: Row, base: TreeEntry | None, removed: Removed) -> None:
+        """Put a row in place of what has its name; `base` is what the directory's base tree has there."""
+        view, entry = self._view, row.entry()
+        old = view.child_or_none(db, parent, row.name)
+        if old is not None and old.wgen is None and old.entry() == entry and _shows_base(db, old):
+            return
+        parent = view.materialise(db, view.node(db, parent.ino))
+        if old is not None:
+            self._drop(db, parent, old, removed)
+        if base == entry:
+            db.execute("DELETE FROM nodes WHERE parent = ? AND name = ? AND kind = 0", (parent.ino, row.name))
+        else:
+            insert(db, row)
+        view.touch(db, parent, row.ctime_ns)
 
     def _drop(self, db: sqlite3.Connection, parent: Row, row: Row, removed: Removed) -> None:
         """Take a node and everything below out of its directory."""

@@ -235,6 +235,10 @@ def test_put_and_remove(area: Area, store: MemoryStore) -> None:
         area.remove((b"x",))
     with pytest.raises(AreaError):
         area.remove(())
+    with pytest.raises(AreaError):
+        area.put_entry((), store.file(b"", b""))
+    with pytest.raises(AreaError):
+        area.put_entry((b"..",), store.file(b"", b""))
     del expected[b"x", b"y", b"z"]
     assert store.commit(area) == expected
 
@@ -250,6 +254,20 @@ def test_putting_what_the_base_has_leaves_nothing(area: Area, store: MemoryStore
     area.put_entry((b"d", b"deep"), DirEntry(b"", deep))
     assert kinds(area) == {}
     assert files(area) == []
+
+
+def test_put_entries_takes_many_at_once(area: Area, store: MemoryStore) -> None:
+    write(area, b"written", b"w")
+    area.remove((b"d", b"b"))
+    before = shown(area)
+    new: dict[tuple[bytes, ...], bytes] = {(b"many", b"%04d" % i): b"%d" % i for i in range(2500)}
+    over = {(b"a",): b"A", (b"d", b"b"): b"again", (b"d", b"more"): b"m", (b"written",): b"W", (b"l",): b"no link"}
+    puts = [*new.items(), *over.items(), ((b"d", b"more"), b"last wins")]
+    area.put_entries((path, store.file(b"", data), 5) for path, data in puts)
+    expected = {**before, **dict(puts)}
+    assert shown(area) == expected
+    assert store.commit(area) == expected
+    assert kinds(area) == {}
 
 
 def test_put_entries_replaces_a_changed_directory(area: Area, store: MemoryStore) -> None:
