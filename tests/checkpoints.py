@@ -80,15 +80,19 @@ class Trainer:
         weight = mask.unsqueeze(-1).float()
         return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
 
-    def run(self, steps: int) -> None:
-        """Train for `steps` batches."""
+    def loss(self) -> Any:
+        """How badly the next pairs of neighbours find each other."""
         import torch
 
+        batch = next(self.pairs)
+        left, right = (self.embed([pair[side] for pair in batch]) for side in (0, 1))
+        scores = left @ right.T / TEMPERATURE
+        return torch.nn.functional.cross_entropy(scores, torch.arange(len(batch)))
+
+    def run(self, steps: int) -> None:
+        """Train for `steps` batches."""
         for _ in range(steps):
-            batch = next(self.pairs)
-            left, right = (self.embed([pair[side] for pair in batch]) for side in (0, 1))
-            scores = left @ right.T / TEMPERATURE
-            loss = torch.nn.functional.cross_entropy(scores, torch.arange(len(batch)))
+            loss = self.loss()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
