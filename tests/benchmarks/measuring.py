@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -121,6 +122,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def invocation() -> str:
+    """The command line of the running benchmark."""
+    main = sys.modules["__main__"].__spec__
+    return shlex.join(["python", "-m", main.name if main else sys.argv[0], *sys.argv[1:]])
+
+
 def machine() -> str:
     """One line that says what the numbers were measured on."""
     memory = int(Path("/proc/meminfo").read_text().split()[1]) // 1024**2
@@ -136,6 +143,7 @@ __all__ = [
     "MB",
     "Cost",
     "drop_page_cache",
+    "invocation",
     "machine",
     "median",
     "read_seconds",

@@ -170,7 +170,7 @@ class GitLfs(Tool):
     create = (
         "git -C project init -q",
         "git -C project lfs install --local",
-        "git -C project lfs track *.safetensors",
+        "git -C project lfs track *.safetensors *.pt",
     )
     commit = ("git -C project add .", "git -C project commit -q -m v$N")
 
