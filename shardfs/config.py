@@ -27,10 +27,12 @@ KEYS: Final[Mapping[str, str]] = {
     "memory.budget": "memory_budget",
     "remote.deadline": "deadline_s",
     "lock.wait": "lock_wait_s",
+    "store.chain_depth": "chain_depth",
 }
 """Keys of settings files and the attributes of `Settings` that hold their values."""
 
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+MAX_CHAIN_DEPTH: Final = 16  # what every reader follows; codecs.base.MAX_BASE_DEPTH
 MAX_SIZE: Final = 1 << 60  # bytes; more is a mistake, and does not fit where sizes go
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?)", re.IGNORECASE)
 _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -47,6 +49,7 @@ class Settings:
     memory_budget: int = 256 << 20
     deadline_s: float = 30.0
     lock_wait_s: float = 120.0
+    chain_depth: int = 8
     remotes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -152,6 +155,8 @@ def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> 
     for name, place in seconds.items():
         if (found := value(*place)) is not None:
             changes[name] = _seconds(found, place[2])
+    if (found := value("store", "chain_depth", "SHARDFS_CHAIN_DEPTH")) is not None:
+        changes["chain_depth"] = _depth(found)
     cache_dir = _text(value("cache", "dir", "SHARDFS_CACHE_DIR"), "cache.dir")
     return Settings(
         author=_text(value("user", "author", "SHARDFS_AUTHOR"), "user.author") or _default_author(),
@@ -177,6 +182,14 @@ def _seconds(value: object, name: str) -> float:
         msg = f"{name}: not a number of seconds: {value!r}"
         raise UsageError(msg)
     return number
+
+
+def _depth(value: object) -> int:
+    text = str(value)
+    if not text.isdecimal() or int(text) > MAX_CHAIN_DEPTH:
+        msg = f"store.chain_depth: not a number from 0 to {MAX_CHAIN_DEPTH}: {value!r}"
+        raise UsageError(msg)
+    return int(text)
 
 
 def _remotes(tables: object) -> dict[str, str]:

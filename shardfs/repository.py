@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from shardfs.remotes.base import Remote
     from shardfs.transfer import facts, fetch, pull, push
 
+INGEST_BUDGET = 64 << 20  # bytes of decoded chunks that ingest keeps: the bases of two chunks in the works
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
 
 
@@ -56,7 +57,7 @@ class Repository:
         root: the work tree, None for a bare repository or a view of a remote.
         read_only: whether every change is refused: a view of a remote, or a store that this user cannot write.
         settings: settings in force.
-        store, objects, reader: the parts, for tools that need more than the facade.
+        store, objects, reader, chunks: the parts, for tools that need more than the facade.
     """
 
     def __init__(self, store_path: Path, *, url: str | None = None) -> None:
@@ -93,12 +94,26 @@ class Repository:
             budget_bytes=self.settings.memory_budget,
             deadline_s=self.settings.deadline_s,
         )
+        self.chunks = Reader(
+            self.store,
+            cache=self._cache,
+            remote=self.remote,
+            budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
+            deadline_s=self.settings.deadline_s,
+        )
         self.objects = Objects(self.reader)
 
     def close(self) -> None:
         """Release files, connections and locks."""
         with self._guard:
-            for part in (*self._areas.values(), *self._remotes.values(), self.reader, self._cache, self.store):
+            for part in (
+                *self._areas.values(),
+                *self._remotes.values(),
+                self.reader,
+                self.chunks,
+                self._cache,
+                self.store,
+            ):
                 if part is not None:
                     part.close()
             self._areas.clear()

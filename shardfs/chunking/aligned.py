@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -84,6 +85,7 @@ class Cursor:
         self._segments = segments(size, extents)
         self._inside = inside or default_cutter(TENSOR_ALIGNMENT)
         self._between = between or default_cutter()
+        self._lengths: deque[int] = deque()  # inherited, of the chunks that come next
         self._zero_cuts: dict[tuple[bool, int], int] = {}
         self._segment = next(self._segments, Segment(0, 0, is_tensor=False))
 
@@ -100,7 +102,30 @@ class Cursor:
     @property
     def reach(self) -> int:
         """How many bytes from `offset` on the next cut depends on; 0 when finished."""
-        return min(self._cutter.max_size, self._segment.end - self.offset)
+        return self._lengths[0] if self._lengths else min(self._cutter.max_size, self._segment.end - self.offset)
+
+    @property
+    def segment(self) -> Segment:
+        """The segment that `offset` lies in; the last one when finished."""
+        return self._segment
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the next cut is one of another version."""
+        return bool(self._lengths)
+
+    def inherit(self, lengths: Iterable[int]) -> None:
+        """Give the next chunks of this segment the lengths that they have in another version, as far as they fit.
+
+        Chunks at the same places can be stored as differences. Without lengths the content decides again.
+        """
+        room = self._segment.end - self.offset
+        self._lengths.clear()
+        for length in lengths:
+            room -= length
+            if room < 0 or not 0 < length <= self.max_size:
+                break
+            self._lengths.append(length)
 
     @property
     def _cutter(self) -> Cutter:
@@ -115,7 +140,7 @@ class Cursor:
         reach = self.reach
         if not reach or len(window) < reach:
             raise ValueError(f"a cut at {self.offset} needs {reach} bytes, got {len(window)}")
-        return self._advance(self._cutter.cut(window[:reach]))
+        return self._advance(reach if self._lengths else self._cutter.cut(window[:reach]))
 
     def cut_zeros(self) -> int:
         """Do as `cut` for a window of zeros, without the caller having to have one.
@@ -123,6 +148,8 @@ class Cursor:
         Holes of sparse files pass through here at no cost per byte.
         """
         reach = self.reach
+        if self._lengths:
+            return self._advance(reach)
         key = (self._segment.is_tensor, reach)
         if key not in self._zero_cuts:
             if not reach:
@@ -132,6 +159,8 @@ class Cursor:
 
     def _advance(self, length: int) -> int:
         self.offset += length
+        if self._lengths:
+            self._lengths.popleft()
         if self.offset >= self._segment.end:
             self._segment = next(self._segments, self._segment)
         return length

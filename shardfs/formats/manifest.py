@@ -133,6 +133,13 @@ class Manifest:
         """The number of the chunk that holds byte `offset`, counted from 0; past the end the number of chunks."""
         return bisect_right(self._ends, offset)
 
+    def within(self, start: int, end: int) -> tuple[ChunkRef, ...]:
+        """The chunks from byte `start` on that lie wholly before `end`; none when no chunk starts at `start`."""
+        first = self.position(start)
+        if first == len(self.chunks) or self._ends[first] - self.chunks[first].size != start:
+            return ()
+        return self.chunks[first : bisect_right(self._ends, end)]
+
     def locate(self, offset: int, length: int) -> Iterator[Span]:
         """The chunk parts that hold bytes [offset, offset + length), in order; nothing past the end of the file."""
         end = min(offset + length, self.size)

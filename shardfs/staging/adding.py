@@ -19,6 +19,7 @@ from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, TreeEntry
 from shardfs.history import paths
 from shardfs.progress import Progress
 from shardfs.staging.area import Area
+from shardfs.staging.bases import bases_for
 from shardfs.staging.comparing import Comparer, Listing, place_of
 from shardfs.staging.entries import stage
 from shardfs.staging.ingest import Ingest
@@ -100,7 +101,7 @@ def _stage(
 
     with repo.store.batch("add") as batch:
         items += _empty_folders(batch, found, listing)
-        with Ingest(batch, advance) as ingest:
+        with Ingest(batch, advance, bases_for(repo, batch, repo.head_commit())) as ingest:
             for staged in stage(root, found, ingest, cache):
                 if not staged.was_read and isinstance(staged.entry, FileEntry):
                     done += staged.entry.size

@@ -25,6 +25,7 @@ from shardfs.history.paths import show
 from shardfs.progress import Progress
 from shardfs.staging import provenance
 from shardfs.staging.area import Area
+from shardfs.staging.bases import Bases, bases_for
 from shardfs.staging.ingest import Ingest
 from shardfs.staging.snapshot import PrivateFile, Snapshot
 from shardfs.staging.workspace import Workspace
@@ -123,7 +124,7 @@ def _store(
     tip = repo.tip(branch)
     models = _staged_models(repo, area)
     with repo.store.batch("commit") as batch:
-        tree = _build(batch, snapshot, models, progress)
+        tree = _build(batch, snapshot, models, bases_for(repo, batch, tip), progress)
         before = EMPTY_TREE.id if tip is None else repo.objects.commit(tip).tree
         if tree == before and not request.allow_empty:
             raise NothingToCommitError(_nothing(branch))
@@ -143,7 +144,9 @@ def _store(
     return made
 
 
-def _build(batch: Batch, snapshot: Snapshot, models: dict[str, Media], progress: Progress | None) -> TreeId:
+def _build(
+    batch: Batch, snapshot: Snapshot, models: dict[str, Media], bases: Bases, progress: Progress | None
+) -> TreeId:
     """Ingest private files, write the trees of changed directories; returns the tree of the root."""
     total, done = sum(file.size for file in snapshot.files), 0
 
@@ -156,7 +159,7 @@ def _build(batch: Batch, snapshot: Snapshot, models: dict[str, Media], progress:
     def ingest_private(file: PrivateFile) -> FileEntry:
         fd = file.open()
         try:
-            content = ingest.file(fd, file.path[-1], size=file.size)
+            content = ingest.file(fd, b"/".join(file.path), size=file.size)
         finally:
             os.close(fd)
         if content.media is not None:
@@ -166,7 +169,7 @@ def _build(batch: Batch, snapshot: Snapshot, models: dict[str, Media], progress:
     def put_tree(tree: Tree) -> TreeId:
         return TreeId(batch.put(Kind.TREE, tree.to_bytes()))
 
-    with Ingest(batch, advance) as ingest:
+    with Ingest(batch, advance, bases) as ingest:
         return snapshot.build(ingest_private, put_tree)
 
 

@@ -11,6 +11,8 @@ from shardfs.chunking import Cursor
 from shardfs.formats.ids import ChunkId, Kind, ManifestId
 from shardfs.formats.manifest import ChunkRef, Manifest, Media
 from shardfs.formats.tree import FileEntry
+from shardfs.staging.bases import Bases, FileBases
+from shardfs.staging.guide import Guide
 from shardfs.staging.pipeline import Pipeline
 from shardfs.staging.source import Source, Stamp
 from shardfs.store.store import Batch
@@ -46,9 +48,16 @@ class Ingest:
     durable once the batch is published.
     """
 
-    def __init__(self, batch: Batch, progress: Callable[[int], None] | None = None) -> None:
-        """Put files into `batch`; `progress` is called with the number of bytes done since the last call."""
+    def __init__(self, batch: Batch, progress: Callable[[int], None] | None = None, bases: Bases | None = None) -> None:
+        """Put files into a batch.
+
+        Args:
+            batch: takes the chunks and manifests.
+            progress: called with the number of bytes done since the last call.
+            bases: finds what large files differ little from; None stores every chunk by itself.
+        """
         self._batch = batch
+        self._bases = bases
         self._progress = progress or (lambda _: None)
         self._pipeline: Pipeline | None = None
         self._buffers: tuple[memoryview, ...] = ()
@@ -59,6 +68,8 @@ class Ingest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._bases is not None and error is None:
+            self._bases.save()
         self.close()
 
     def close(self) -> None:
@@ -73,7 +84,8 @@ class Ingest:
 
         Args:
             fd: open for reading; its offset moves when the file is sparse.
-            name: of the file, for messages and for formats that are told by their name.
+            name: path of the file in the tree it belongs to, for messages, for formats that are told by their name,
+                and to find the version before.
             size: take this many bytes from the front, which the caller knows will not change. None: take the
                 whole file and check that nothing writes to it meanwhile.
 
@@ -86,26 +98,29 @@ class Ingest:
         if source.size <= SMALL:
             return self._small(source)
         layout = detect(source.read_at, source.size, name)
-        cursor = Cursor(source.size, layout.extents if layout else ())
         pipeline = self._open_pipeline()
+        found = self._bases.find(name, layout, source.read_at) if self._bases is not None else None
+        guide = Guide(Cursor(source.size, layout.extents if layout else ()), layout, found)
         try:
-            self._stream(source, cursor, pipeline)
+            self._stream(source, guide, pipeline)
             chunks = pipeline.finish()
             source.check_unchanged()
         except BaseException:
             pipeline.abandon()
             raise
-        return self._content(source, chunks, layout)
+        return self._content(source, chunks, layout, found)
 
     def _open_pipeline(self) -> Pipeline:
         if self._pipeline is None:
-            self._pipeline = Pipeline(self._batch, self._progress)
+            self._pipeline = Pipeline(self._batch, self._bases, self._progress)
             self._buffers = tuple(memoryview(bytearray(BUFFER_SIZE)) for _ in range(2))
         return self._pipeline
 
-    def _stream(self, source: Source, cursor: Cursor, pipeline: Pipeline) -> None:
+    def _stream(self, source: Source, guide: Guide, pipeline: Pipeline) -> None:
         number, start, end = 0, 0, 0  # the buffer in use, and the range of the file that it holds
+        cursor = guide.cursor
         while not cursor.finished:
+            guide.enter()
             offset, reach = cursor.offset, cursor.reach
             if source.is_hole(offset, offset + reach):
                 pipeline.submit_zeros(cursor.cut_zeros())
@@ -119,7 +134,13 @@ class Ingest:
                 start, end = offset, min(offset + BUFFER_SIZE, source.size)
                 source.fill(buffer[kept : end - start], start + kept)
             window = self._buffers[number][offset - start : end - start]
-            pipeline.submit(window[: cursor.cut(window)], number)
+            base = guide.base()
+            if base is None or not guide.is_doubtful:
+                pipeline.submit(window[: cursor.cut(window)], number, guide.dtype, base)
+            elif pipeline.submit_if_similar(window[:reach], number, guide.dtype, base):
+                cursor.cut(window)
+            else:
+                guide.give_up()
 
     def _small(self, source: Source) -> Ingested:
         content = source.read_all()
@@ -134,13 +155,17 @@ class Ingest:
         self._progress(len(content))
         return self._content(source, tuple(chunks), layout)
 
-    def _content(self, source: Source, chunks: tuple[ChunkRef, ...], layout: Layout | None) -> Ingested:
+    def _content(
+        self, source: Source, chunks: tuple[ChunkRef, ...], layout: Layout | None, found: FileBases | None = None
+    ) -> Ingested:
         if layout is None and len(chunks) <= 1:
             chunk = chunks[0].id if chunks else None
             return Ingested(source.size, chunk, None, None, source.stamp)
         media = media_of(layout) if layout else None
         manifest = Manifest(source.size, chunks, media)
         id_ = self._batch.put(Kind.MANIFEST, manifest.to_bytes(), id_=manifest.id)
+        if self._bases is not None and layout is not None and found is not None:
+            self._bases.remember(manifest, layout, found.heads)
         return Ingested(source.size, None, ManifestId(id_), media, source.stamp)
 
 

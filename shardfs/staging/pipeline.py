@@ -12,6 +12,7 @@ from shardfs.codecs import registry
 from shardfs.codecs.registry import Encoded
 from shardfs.formats.ids import ChunkId, Kind, chunk_id
 from shardfs.formats.manifest import ChunkRef
+from shardfs.staging.bases import Bases
 from shardfs.store.store import Batch
 
 WORKERS: Final = 2  # hashing and zstd release the GIL; a third thread, the caller, reads, cuts and writes
@@ -30,8 +31,9 @@ class Pipeline:
     buffer, or `finish`, returns: a chunk that does not compress is written from where it lies.
     """
 
-    def __init__(self, batch: Batch, progress: Callable[[int], None]) -> None:
+    def __init__(self, batch: Batch, bases: Bases | None, progress: Callable[[int], None]) -> None:
         self._batch = batch
+        self._bases = bases
         self._progress = progress
         self._jobs: deque[_Job] = deque()
         self._chunks: list[ChunkRef] = []
@@ -46,20 +48,38 @@ class Pipeline:
         """End the worker threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, data: memoryview, buffer: int) -> None:
-        """Add the next chunk of the file, `data`, which lies in the buffer of that number."""
-        self._jobs.append(_Job(buffer, len(data), self._pool.submit(self._encode, data)))
+    def submit(self, data: memoryview, buffer: int, dtype: str | None = None, base: ChunkRef | None = None) -> None:
+        """Add the next chunk of the file.
+
+        Args:
+            data: its bytes.
+            buffer: the number of the buffer that they lie in.
+            dtype: of the values that they are, if they are any.
+            base: a stored chunk that they may differ little from.
+        """
+        self._jobs.append(_Job(buffer, len(data), self._pool.submit(self._encode, data, dtype, base)))
         while self._jobs and self._jobs[0].result.done():
             self._write_first()
+
+    def submit_if_similar(self, data: memoryview, buffer: int, dtype: str | None, base: ChunkRef) -> bool:
+        """Add the next chunk as `submit` does if it is stored already or as a difference; returns whether it is.
+
+        Waits for the answer; for tensors whose rows may have moved.
+        """
+        id_, encoded = self._encode(data, dtype, base)
+        if encoded is not None and not encoded.bases:
+            with self._guard:
+                self._claimed.discard(id_)
+            return False
+        self._jobs.append(_Job(buffer, len(data), _done(id_, encoded)))
+        return True
 
     def submit_zeros(self, size: int) -> None:
         """Add a next chunk of `size` zeros: hashed once however many there are."""
         known = self._zeros.get(size)
         if known is None:
             known = self._zeros[size] = ChunkId(self._batch.put(Kind.CHUNK, bytes(size)))
-        done: Future[tuple[ChunkId, Encoded | None]] = Future()
-        done.set_result((known, None))
-        self._jobs.append(_Job(-1, size, done))
+        self._jobs.append(_Job(-1, size, _done(known, None)))
         if len(self._jobs) == 1:
             self._write_first()
 
@@ -94,7 +114,7 @@ class Pipeline:
         self._chunks.append(ChunkRef(id_, job.size))
         self._progress(job.size)
 
-    def _encode(self, data: memoryview) -> tuple[ChunkId, Encoded | None]:
+    def _encode(self, data: memoryview, dtype: str | None, base: ChunkRef | None) -> tuple[ChunkId, Encoded | None]:
         """On a worker thread: id and payload, no payload for a chunk that is there or on its way."""
         id_ = chunk_id(data)
         with self._guard:
@@ -102,8 +122,17 @@ class Pipeline:
                 return id_, None
             self._claimed.add(id_)
         try:
-            return id_, None if self._batch.has([id_]) else registry.encode(data)
+            if self._batch.has([id_]):
+                return id_, None
+            bases = self._bases.data(base, id_) if self._bases is not None and base is not None else []
+            return id_, registry.encode(data, dtype, bases)
         except BaseException:
             with self._guard:
                 self._claimed.discard(id_)
             raise
+
+
+def _done(id_: ChunkId, encoded: Encoded | None) -> Future[tuple[ChunkId, Encoded | None]]:
+    future: Future[tuple[ChunkId, Encoded | None]] = Future()
+    future.set_result((id_, encoded))
+    return future

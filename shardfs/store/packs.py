@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,10 @@ class PackWriter:
         self._objects_size = 0
         self._size = 0
         self._hasher = blake3()
+        self._guard = threading.Lock()  # held while the file moves to its final name
         with atomic.writing(f"cannot write a pack in {layout.root}"):
-            self._temp = atomic.temp_name(layout.tmp)
-            self._file = self._temp.open("xb", buffering=1 << 20)
+            self._path = atomic.temp_name(layout.tmp)
+            self._file = self._path.open("xb", buffering=1 << 20)
             try:
                 self._write(HEADER)
             except BaseException:
@@ -73,8 +75,8 @@ class PackWriter:
         payload: bytes | memoryview,
         raw_size: int,
         bases: tuple[bytes, ...],
-    ) -> None:
-        """Append one payload.
+    ) -> Entry:
+        """Append one payload; returns its entry, whose offset is final for chunks only.
 
         Raises:
             OutOfSpaceError, ReadOnlyError, StoreError: the pack must be aborted. MalformedError: sizes that a pack
@@ -91,6 +93,19 @@ class PackWriter:
         else:
             self._objects.append((entry, bytes(payload)))
             self._objects_size += len(payload)
+        return entry
+
+    def read(self, entry: Entry) -> bytes:
+        """The payload of a chunk that was added, before `finish` or after it. Any thread may ask.
+
+        Raises:
+            PackCorruptedError: the file cannot be read.
+        """
+        with self._guard:
+            if not self._file.closed:
+                with atomic.writing(f"cannot write a pack in {self._layout.root}"):
+                    self._file.flush()
+            return read_payload(self._path, entry)
 
     def finish(self) -> FinishedPack:
         """Make the pack durable under its id.
@@ -103,12 +118,15 @@ class PackWriter:
                 for entry, payload in self._objects:
                     self._entries.append(entry._replace(offset=self._size))
                     self._write(payload)
+                self._objects.clear()
                 self._write(format_.tail_to_bytes(self._entries, self._size))
                 self._file.flush()
                 os.fsync(self._file.fileno())
-                self._file.close()
                 pack_id = PackId(self._hasher.digest())
-                atomic.publish(self._temp, self._layout.pack(pack_id))
+                with self._guard:
+                    self._file.close()
+                    atomic.publish(self._path, self._layout.pack(pack_id))
+                    self._path = self._layout.pack(pack_id)
         except BaseException:
             self.abort()
             raise
@@ -119,7 +137,7 @@ class PackWriter:
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
-            self._temp.unlink()
+            self._path.unlink()
 
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)

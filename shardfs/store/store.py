@@ -277,19 +277,22 @@ def _check_absent(layout: Layout) -> None:
 
 
 class Batch:
-    """Chunks and objects on their way into packs; made by `Store.batch`. Not thread-safe, except `has`."""
+    """Chunks and objects on their way into packs; made by `Store.batch`.
+
+    Not thread-safe, except `has`, `entry` and `read`.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._writer: PackWriter | None = None
         self._finished: list[FinishedPack] = []
-        self._new: set[bytes] = set()
+        self._new: dict[bytes, tuple[PackWriter, Entry]] = {}
         self.stored_bytes = 0
 
     def has(self, ids: Iterable[bytes]) -> set[bytes]:
         """Those of `ids` that the store, one of its remotes or this batch holds in a copy not known to be damaged."""
         wanted = set(ids)
-        inside = wanted & self._new
+        inside = wanted & self._new.keys()
         return inside | self._store.index.has_sound(wanted - inside)
 
     def put(self, kind: Kind, plaintext: bytes, *, id_: bytes | None = None) -> bytes:
@@ -305,11 +308,25 @@ class Batch:
             return
         if self._writer is None:
             self._writer = PackWriter(self._store.layout)
-        self._writer.add(kind, id_, encoded.codec, encoded.payload, raw_size, encoded.bases)
-        self._new.add(id_)
+        entry = self._writer.add(kind, id_, encoded.codec, encoded.payload, raw_size, encoded.bases)
+        self._new[id_] = self._writer, entry
         self.stored_bytes += len(encoded.payload)
         if self._writer.is_full:
             self._finish_writer()
+
+    def entry(self, id_: bytes) -> Entry | None:
+        """How this batch stores a chunk; None if it does not. Any thread may ask."""
+        found = self._new.get(id_)
+        return found[1] if found is not None and found[1].kind is Kind.CHUNK else None
+
+    def read(self, id_: bytes) -> Encoded:
+        """The stored payload of a chunk of this batch, published or not. Any thread may ask.
+
+        Raises:
+            KeyError: the batch does not store it. PackCorruptedError: its pack cannot be read.
+        """
+        writer, entry = self._new[id_]
+        return Encoded(entry.codec, writer.read(entry), entry.bases)
 
     def copy(self, entry: Entry, payload: bytes) -> None:
         """Store a payload as it is in another pack."""

@@ -170,9 +170,9 @@ def test_the_same_bytes_are_stored_once(store: Store, tmp_path: Path) -> None:
 def test_equal_chunks_in_flight_are_encoded_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode, sizes = registry.encode, []
 
-    def counting(data: Any) -> Any:
+    def counting(data: Any, *rest: Any) -> Any:
         sizes.append(len(data))
-        return encode(data)
+        return encode(data, *rest)
 
     monkeypatch.setattr(registry, "encode", counting)
     (tmp_path / "a").write_bytes(bytes(64 * MIB))
@@ -332,11 +332,11 @@ def test_an_error_on_a_worker_reaches_the_caller_and_leaves_nothing_claimed(
     path.write_bytes(noise(30 * MIB))
     encode, calls = registry.encode, []
 
-    def failing(data: Any) -> Any:
+    def failing(data: Any, *rest: Any) -> Any:
         calls.append(1)
         if len(calls) == 5:
             raise MemoryError
-        return encode(data)
+        return encode(data, *rest)
 
     monkeypatch.setattr(registry, "encode", failing)
     with store.batch() as batch, Ingest(batch) as ingest, opened(path) as fd:

@@ -1,0 +1,239 @@
+"""Which stored chunks the chunks of a new file are likely to differ little from.
+
+First the same path in the commit before; for its tensors then the newest file of the repository that has a tensor of
+the same name, type and shape; then one with a tensor that starts with the same bytes. A wrong guess costs time and
+nothing else: the encoder compares.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Final
+
+from blake3 import blake3
+
+from shardfs.chunking import LARGE_TENSOR
+from shardfs.codecs.registry import Base
+from shardfs.errors import FormatError, IntegrityError, NotFoundError, RemoteError, StoreError
+from shardfs.formats.ids import CommitId, Kind, ManifestId, TreeId
+from shardfs.formats.manifest import ChunkRef, Manifest
+from shardfs.formats.pack import Entry
+from shardfs.formats.tree import DirEntry, FileEntry
+from shardfs.history.content import FileReader
+from shardfs.history.objects import ChunkSource, Objects
+from shardfs.staging.workspace import Workspace
+from shardfs.store.chains import Chains
+from shardfs.store.plaintext import Copy, PlaintextSource, stored_copies
+from shardfs.store.store import Batch, Store
+from shardfs.store.tensor_index import Place, TensorIndex
+from shardfs.tensors import Layout, ReadAt, detect
+from shardfs.tensors.layout import Stretch
+
+_log = logging.getLogger(__name__)
+
+HEAD_SIZE: Final = LARGE_TENSOR
+"""Bytes at the front of a tensor that tell it from others. Equal heads give equal cuts, and the chunks decide."""
+
+_UNREADABLE: Final = (FormatError, IntegrityError, NotFoundError, RemoteError, StoreError)
+
+
+def bases_for(repo: Workspace, batch: Batch, before: CommitId | None) -> Bases:
+    """Bases for files that `batch` adds to a repository, after the commit `before`."""
+    tree = None if before is None else repo.objects.commit(before).tree
+    return Bases(repo.store, batch, repo.objects, repo.chunks, tree, repo.settings.chain_depth)
+
+
+class Bases:
+    """Finds bases for the files of one batch and reads them. `data` is for any thread, the rest for one."""
+
+    def __init__(
+        self, store: Store, batch: Batch, objects: Objects, chunks: ChunkSource, before: TreeId | None, max_depth: int
+    ) -> None:
+        """Look for bases of what goes into `batch`.
+
+        Args:
+            store: whose tensors are known.
+            batch: where the new chunks go; may hold bases itself.
+            objects: reads trees and manifests.
+            chunks: reads bases.
+            before: the tree whose files new ones replace.
+            max_depth: most chunks that must be decoded before a new one.
+        """
+        self._batch = batch
+        self._objects = objects
+        self._chunks = chunks
+        self._before = before
+        self._tensors = TensorIndex(store.layout.root)
+        self._chains = Chains(partial(_entries, store, batch), max_depth)
+        self._pending = PlaintextSource(partial(_copies, store, batch))
+        self._manifests: dict[ManifestId, Manifest] = {}  # of this batch, which `objects` cannot read yet
+        self._places: dict[bytes, Place] = {}  # that this batch adds
+
+    def find(self, path: bytes, layout: Layout | None, read_at: ReadAt) -> FileBases:
+        """The bases for a new file.
+
+        Args:
+            path: in the tree.
+            layout: of the new file.
+            read_at: reads the new file.
+        """
+        large = _large(layout)
+        found = FileBases(self, read_at)
+        previous = self._previous(path)
+        if previous is not None:
+            found.before = previous.manifest
+            self._match(found, large, previous, path)
+        self._match_names(found, [stretch for stretch in large if stretch.start not in found.chunks])
+        refs = [ref for chunks in found.chunks.values() for ref in chunks]
+        self._chains.learn({ref.id for ref in (*refs, *(found.before.chunks if found.before else ()))})
+        return found
+
+    def remember(self, manifest: Manifest, layout: Layout, heads: Mapping[int, bytes]) -> None:
+        """Have the tensors of a new file found later, by their names and by the keys of their heads."""
+        self._manifests[manifest.id] = manifest
+        for stretch in _large(layout):
+            place = Place(manifest.id, stretch.start, stretch.end)
+            self._places[_name_key(stretch)] = place
+            if (head := heads.get(stretch.start)) is not None:
+                self._places[head] = place
+
+    def save(self) -> None:
+        """Keep what was remembered for later batches."""
+        self._tensors.remember(self._places)
+        self._places = {}
+
+    def same_head(self, head: bytes) -> tuple[ChunkRef, ...]:
+        """The chunks of a tensor that starts with the same bytes."""
+        chunks = self._chunks_at(self._places_of([head]).get(head))
+        self._chains.learn({ref.id for ref in chunks})
+        return chunks
+
+    def data(self, ref: ChunkRef, for_: bytes) -> list[Base]:
+        """The plaintexts of what a chunk with the id `for_` may be stored as a difference to; none if unreadable."""
+        try:
+            return [Base(base.id, self._read(base)) for base in self._chains.bases(ref.id, for_)]
+        except _UNREADABLE as error:
+            _log.info("base %s cannot be read: %s", ref.id.hex()[:12], error)
+            return []
+
+    def _read(self, ref: ChunkRef) -> bytes:
+        if self._batch.entry(ref.id) is not None:
+            return self._pending.read(ref.id, Kind.CHUNK)
+        return self._chunks.chunk(ref.id, ref.size)
+
+    def _previous(self, path: bytes) -> FileReader | None:
+        """The file at the same path in the tree before."""
+        tree_id = self._before
+        *folders, name = path.split(b"/")
+        try:
+            for folder in folders:
+                entry = None if tree_id is None else self._objects.tree(tree_id).by_name.get(folder)
+                tree_id = entry.tree if isinstance(entry, DirEntry) else None
+            entry = None if tree_id is None else self._objects.tree(tree_id).by_name.get(name)
+            return FileReader(entry, self._objects, self._chunks) if isinstance(entry, FileEntry) else None
+        except _UNREADABLE as error:
+            _log.info("the version before of %r cannot be read: %s", path, error)
+            return None
+
+    def _match(self, found: FileBases, large: list[Stretch], previous: FileReader, path: bytes) -> None:
+        """Bases for tensors that the version before has too."""
+        if not large:
+            return
+        try:
+            layout = detect(previous.read_at, previous.size, path.rpartition(b"/")[2])
+        except _UNREADABLE as error:
+            _log.info("the version before of %r cannot be read: %s", path, error)
+            return
+        olds = _large(layout)
+        exact = {_name_key(old): old for old in olds}
+        loose = {(old.name, old.dtype, old.shape[1:]): old for old in olds}
+        for stretch in large:
+            old = exact.get(_name_key(stretch))
+            if old is None and (old := loose.get((stretch.name, stretch.dtype, stretch.shape[1:]))) is not None:
+                found.doubtful.add(stretch.start)
+            if old is not None:
+                found.chunks[stretch.start] = previous.manifest.within(old.start, old.end)
+                found.ends.append((stretch.end, old.end))
+
+    def _match_names(self, found: FileBases, stretches: list[Stretch]) -> None:
+        """Bases for tensors that another file has."""
+        keys = {_name_key(stretch): stretch for stretch in stretches}
+        for key, place in self._places_of(keys).items():
+            if chunks := self._chunks_at(place):
+                found.chunks[keys[key].start] = chunks
+
+    def _places_of(self, keys: Iterable[bytes]) -> dict[bytes, Place]:
+        wanted = list(keys)
+        here = {key: self._places[key] for key in wanted if key in self._places}
+        return self._tensors.find(key for key in wanted if key not in here) | here
+
+    def _chunks_at(self, place: Place | None) -> tuple[ChunkRef, ...]:
+        if place is None:
+            return ()
+        try:
+            manifest = self._manifests.get(place.manifest) or self._objects.manifest(place.manifest)
+        except _UNREADABLE:
+            return ()
+        return manifest.within(place.start, place.end)
+
+
+class FileBases:
+    """The bases for one new file.
+
+    Attributes:
+        before: the manifest of the version before.
+        chunks: by the start of a tensor, the chunks of the same tensor in another file.
+        doubtful: starts of tensors that gained or lost rows: their chunks are compared one by one.
+        ends: ends of tensors in this file and in the version before, ascending.
+    """
+
+    def __init__(self, bases: Bases, read_at: ReadAt) -> None:
+        self.before: Manifest | None = None
+        self.chunks: dict[int, tuple[ChunkRef, ...]] = {}
+        self.doubtful: set[int] = set()
+        self.ends: list[tuple[int, int]] = []
+        self._bases = bases
+        self._read_at = read_at
+        self.heads: dict[int, bytes] = {}
+
+    def tensor(self, start: int, end: int) -> tuple[ChunkRef, ...]:
+        """The chunks of the same tensor elsewhere, from its start on; none when it is new."""
+        self.heads[start] = _head_key(self._read_at(start, HEAD_SIZE), end - start)
+        return self.chunks.get(start) or self._bases.same_head(self.heads[start])
+
+    def at(self, offset: int) -> ChunkRef | None:
+        """The chunk of the version before that bytes between tensors at `offset` most likely were in."""
+        if self.before is None:
+            return None
+        nearest = bisect_right(self.ends, (offset, 1 << 63)) - 1
+        if nearest >= 0:
+            new, old = self.ends[nearest]
+            offset += old - new
+        position = self.before.position(offset)
+        return self.before.chunks[position] if position < len(self.before.chunks) else None
+
+
+def _large(layout: Layout | None) -> list[Stretch]:
+    return [s for s in layout.stretches if s.end - s.start >= LARGE_TENSOR] if layout is not None else []
+
+
+def _name_key(stretch: Stretch) -> bytes:
+    return blake3(repr((stretch.name, stretch.dtype, stretch.shape)).encode()).digest(16)
+
+
+def _head_key(head: bytes, size: int) -> bytes:
+    return blake3(size.to_bytes(8, "little") + head).digest(16)
+
+
+def _entries(store: Store, batch: Batch, ids: Iterable[bytes]) -> dict[bytes, Entry]:
+    wanted = set(ids)
+    here = {id_: entry for id_ in wanted if (entry := batch.entry(id_)) is not None}
+    return {id_: place.entry for id_, place in store.index.find_many(wanted - here.keys()).items()} | here
+
+
+def _copies(store: Store, batch: Batch, id_: bytes, kind: Kind) -> list[Copy]:
+    entry = batch.entry(id_)
+    return stored_copies(store, id_, kind) if entry is None else [(entry, partial(batch.read, id_))]
