@@ -34,6 +34,8 @@ bench:
 	@.ci/setup bench
 	$(BIN)/python -m tests.benchmarks.bench_commit
 	$(BIN)/python -m tests.benchmarks.bench_mount
+	$(BIN)/python -m tests.benchmarks.bench_bytes --series build/series
+	$(BIN)/python -m tests.benchmarks.bench_ingest --series build/series
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -129,7 +129,8 @@ def measure(series: Series, files: list[Path], tools: list[type[Tool]], names: l
         shutil.rmtree(running.scratch)
         print(f"{series.title}: {tool.name} {row.stored[tool.name] / MB:.1f} MB", file=sys.stderr)
     for name in names:
-        summary = schemes.store(name, files)
+        if (summary := schemes.store(name, files)) is None:
+            continue
         row.stored[name] = summary.stored
         if name == "xet-like":
             row.chunks[name] = Chunks(summary.chunks, summary.distinct)
@@ -137,8 +138,16 @@ def measure(series: Series, files: list[Path], tools: list[type[Tool]], names: l
     return row
 
 
+def cell(row: Row, name: str) -> str:
+    """MB of a tool, in brackets how many times those of shardfs."""
+    if name not in row.stored:
+        return "crashed"
+    base = row.stored.get(Shardfs.name)
+    return with_ratio(row.stored[name] / MB, base / MB if base else None, 1)
+
+
 def stored_table(rows: list[Row], names: list[str]) -> str:
-    """MB by tool, in brackets how many times those of shardfs."""
+    """One line for each series."""
     others = [name for name in names if name != Shardfs.name]
     lines = []
     for row in rows:
@@ -150,7 +159,7 @@ def stored_table(rows: list[Row], names: list[str]) -> str:
                 f"{row.plain / MB:.1f}",
                 f"**{base / MB:.1f}**" if base else "-",
                 f"<= {target:.0f}" if target else "-",
-                *(with_ratio(row.stored[name] / MB, base / MB if base else None, 1) for name in others),
+                *(cell(row, name) for name in others),
             ]
         )
     return table(["MB stored", "plain files", "shardfs", "target", *others], lines)

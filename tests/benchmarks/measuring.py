@@ -35,17 +35,26 @@ print(time.perf_counter() - start, total, digest.hexdigest())
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step took: wall seconds, seconds of all its processors, resident bytes of its largest process."""
+    """What one step took.
+
+    Attributes:
+        seconds: on the wall.
+        cpu_seconds: of all its processors.
+        peak_rss: resident bytes of its largest process.
+        written: bytes of the pages that it gave the kernel to write; 0 on file systems without a disk.
+    """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_rss: int = 0
+    written: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.seconds + other.seconds,
             self.cpu_seconds + other.cpu_seconds,
             max(self.peak_rss, other.peak_rss),
+            self.written + other.written,
         )
 
 
@@ -69,7 +78,7 @@ def run(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Cost:
     log.unlink()
     if child.returncode:
         raise SystemExit(f"{' '.join(argv)}: exit status {child.returncode}\n{said}")
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, usage.ru_oublock * 512)
 
 
 def read_seconds(path: Path) -> float:

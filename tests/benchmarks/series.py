@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LARGE_MB = 1000
-QUICK_MB = 30
+QUICK_MB = 60
 QUICK_FILES = 3
 
 

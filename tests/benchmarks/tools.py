@@ -34,6 +34,7 @@ class Tool:
     store: ClassVar[str] = "store"
     create: ClassVar[tuple[str, ...]]
     commit: ClassVar[tuple[str, ...]]
+    look: ClassVar[tuple[str, ...]] = ()  # tells that nothing changed; without it the tool commits again
     mount: ClassVar[str] = ""
     stays: ClassVar[bool] = False  # the mount command stays in front
 
@@ -82,8 +83,15 @@ class Tool:
 
     def do_commit(self, number: int) -> Cost:
         """Store the project as version `number` and wait until it is on the disk."""
+        return self._durably(self.commit, number)
+
+    def do_look(self, number: int) -> Cost:
+        """Notice that the project is still version `number - 1`."""
+        return self._durably(self.look or self.commit, number)
+
+    def _durably(self, lines: tuple[str, ...], number: int) -> Cost:
         cost = Cost()
-        for line in self.commit:
+        for line in lines:
             cost += self._run(line.replace("$N", str(number)))
         start = time.perf_counter()
         subprocess.run(["sync", "-f", str(self.scratch)], check=True)
@@ -150,6 +158,7 @@ class Shardfs(Tool):
     store = "project/.shardfs"
     create = ("shardfs -C project init",)
     commit = ("shardfs -C project add .", "shardfs -C project commit -m v$N")
+    look = ("shardfs -C project status",)
     mount = "shardfs -C project mount ../mnt"
 
     def folder_of(self, number: int) -> Path:
@@ -173,6 +182,7 @@ class GitLfs(Tool):
         "git -C project lfs track *.safetensors *.pt",
     )
     commit = ("git -C project add .", "git -C project commit -q -m v$N")
+    look = ("git -C project status",)
 
 
 class Borg(Tool):
@@ -244,12 +254,14 @@ def present(tools: tuple[type[Tool], ...], *, to_mount: bool = False) -> list[ty
     return found
 
 
-def commands(tools: list[type[Tool]], *, to_mount: bool = False) -> str:
+def commands(tools: list[type[Tool]], *, to_mount: bool = False, to_look: bool = False) -> str:
     """What was run, as a Markdown code block."""
     lines = []
     for tool in tools:
         lines.append(f"# {tool.version()}")
         lines += tool.create + tool.commit
+        if to_look:
+            lines += tool.look
         if to_mount:
             lines.append(tool.mount)
     return "```\n" + "\n".join(lines) + "\n```"

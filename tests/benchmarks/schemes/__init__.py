@@ -70,14 +70,17 @@ def commands(names: Sequence[str]) -> str:
     return "\n".join(["```", *(f"{' '.join(command(name))} FILE ..." for name in names), "```"])
 
 
-def store(name: str, files: Sequence[Path]) -> Summary:
-    """Store files by the named scheme.
+def store(name: str, files: Sequence[Path]) -> Summary | None:
+    """Store files by the named scheme; None when its library crashed, as that of zipnn does with some sizes.
 
     Raises:
-        SystemExit: it failed, or gave other bytes back.
+        SystemExit: it failed otherwise, or gave other bytes back.
     """
     argv = [sys.executable, *command(name)[1:], *map(str, files)]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if done.returncode < 0:
+        print(f"{name} was killed by signal {-done.returncode} at {', '.join(map(str, files))}", file=sys.stderr)
+        return None
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: exit status {done.returncode}\n{done.stderr}")
     return Summary(**json.loads(done.stdout))
