@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 ReadAt = Callable[[int, int], bytes]
 """`read_at(offset, size)`: that many bytes from there, fewer only where the file ends."""
-
-DTYPE_BITS: Final = {
-    "bool": 8,
-    "uint8": 8,
-    "int8": 8,
-    "uint16": 16,
-    "int16": 16,
-    "uint32": 32,
-    "int32": 32,
-    "uint64": 64,
-    "int64": 64,
-    "float16": 16,
-    "bfloat16": 16,
-    "float32": 32,
-    "float64": 64,
-    "complex32": 32,
-    "complex64": 64,
-    "complex128": 128,
-    "float8_e4m3fn": 8,
-    "float8_e4m3fnuz": 8,
-    "float8_e5m2": 8,
-    "float8_e5m2fnuz": 8,
-    "float8_e8m0fnu": 8,
-    "float6_e2m3": 6,
-    "float6_e3m2": 6,
-    "float4_e2m1": 4,
-    "qint8": 8,
-    "quint8": 8,
-    "qint32": 32,
-}
-"""Bits per element by dtype name; the one set of names for all formats."""
 
 MAX_DIMENSIONS: Final = 64
 MAX_ELEMENTS: Final = 1 << 62
@@ -49,17 +18,32 @@ MAX_NAME: Final = 512  # characters; longer names are cut, so that hostile ones 
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor: its bytes are `[start, end)` of the file.
+class Stretch:
+    """Bytes `[start, end)` of a file that are worth cutting at, and what tells them again in another version of it.
+
+    Attributes:
+        name: of the tensor; of the first one where several share the bytes; else of the member of an archive.
+        dtype: a name in `dtypes.BLOCKS` when the bytes are elements of it back to back, little-endian; else None.
+        shape: of the tensor; `(elements,)` where several share the bytes; `(bytes,)` where none is known.
+        start: in bytes.
+        end: in bytes.
+    """
+
+    name: str
+    dtype: str | None
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor(Stretch):
+    """One tensor: its bytes are `[start, end)` of the file, its dtype is known.
 
     Views with gaps between their elements span from the first to the last of them.
     """
 
-    name: str
     dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
 
     @property
     def elements(self) -> int:
@@ -68,21 +52,44 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalTensor:
+    """A tensor whose bytes are `[offset, offset + length)` of another file.
+
+    `location` is that file's path relative to the folder of this one, as this one says it: it may lead
+    anywhere or nowhere.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    location: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What a recognised file holds.
 
     Attributes:
-        format: "safetensors", "torch-zip", "torch-legacy", "npz", "npy", "gguf", "onnx", "hdf5".
+        format: "safetensors", "torch-zip", "torchscript", "torch-legacy", "npz", "npy", "gguf", "onnx",
+            "onnx-data", "hdf5".
         framework: "pytorch", "tensorflow", "flax", "mlx", "numpy", or None when the file does not say.
-        tensors: in file order, each stored tensor once however many names share it; None when only
-            the format was recognised.
-        extents: `(start, end)` of the stretches worth cutting at, ascending and disjoint.
+        tensors: in file order, each stored tensor once however many names share it; None when they are not known.
+        stretches: one per tensor or storage, ascending, disjoint and none of them empty.
+        external: what the file says about tensors that other files hold; `external_layout` finds them there.
     """
 
     format: str
     framework: str | None = None
     tensors: tuple[Tensor, ...] | None = None
-    extents: tuple[tuple[int, int], ...] = ()
+    stretches: tuple[Stretch, ...] = ()
+    external: tuple[ExternalTensor, ...] = ()
+
+    @property
+    def extents(self) -> tuple[tuple[int, int], ...]:
+        """`(start, end)` of the stretches."""
+        return tuple((stretch.start, stretch.end) for stretch in self.stretches)
 
     @property
     def parameters(self) -> int | None:
@@ -90,6 +97,11 @@ class Layout:
         if self.tensors is None:
             return None
         return sum(tensor.elements for tensor in self.tensors)
+
+
+def in_order(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Tensors as they follow each other in the file."""
+    return tuple(sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)))
 
 
 def checked_shape(value: object) -> tuple[int, ...] | None:
@@ -103,10 +115,9 @@ def checked_shape(value: object) -> tuple[int, ...] | None:
     return shape if math.prod(shape) <= MAX_ELEMENTS else None
 
 
-def disjoint(extents: list[tuple[int, int]]) -> tuple[tuple[int, int], ...] | None:
-    """The distinct extents in ascending order, without empty ones; None if two overlap."""
-    ordered = sorted({(start, end) for start, end in extents if end > start})
-    for (_, end), (start, _) in pairwise(ordered):
-        if start < end:
-            return None
+def disjoint(stretches: Iterable[Stretch]) -> tuple[Stretch, ...] | None:
+    """The stretches in ascending order, without empty ones; None if two overlap."""
+    ordered = sorted((s for s in stretches if s.end > s.start), key=lambda stretch: stretch.start)
+    if any(after.start < before.end for before, after in pairwise(ordered)):
+        return None
     return tuple(ordered)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeGuard
 
-from shardfs.tensors.layout import DTYPE_BITS, MAX_NAME, checked_shape
+from shardfs.tensors.dtypes import BLOCKS
+from shardfs.tensors.layout import MAX_NAME, checked_shape
 
 MAX_PICKLE: Final = 16 << 20  # bytes; a tensor takes 100 to 200
 MAX_OPERATIONS: Final = 1_000_000  # about 45 per tensor; 150 MB and one second at the very worst
@@ -301,7 +302,7 @@ def _storage(identity: object) -> _Storage | None:
     dtype = _STORAGE_DTYPES.get(kind.name.rpartition(" ")[2])
     if dtype is None:
         return None
-    return _Storage(dtype, key, elements * DTYPE_BITS[dtype] // 8)
+    return _Storage(dtype, key, elements * BLOCKS[dtype][1])
 
 
 def _views(root: object) -> Iterator[View]:
@@ -367,8 +368,13 @@ def _view(name: str, function: str, arguments: Any) -> View:
         raise ValueError("tensor of impossible strides")
     dtype = storage.dtype
     if function.endswith("_v3"):
-        dtype = arguments[6].name.rpartition(" ")[2]
-    if dtype not in DTYPE_BITS:
-        raise ValueError("tensor of unknown dtype")
+        dtype = _dtype(arguments[6])
     span = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
     return View(name, dtype, shape, storage.key, storage.size, offset, span)
+
+
+def _dtype(value: object) -> str:
+    name = value.name.rpartition(" ")[2] if isinstance(value, _Global) else ""
+    if name not in BLOCKS or BLOCKS[name][0] != 1:
+        raise ValueError("tensor of unknown dtype")
+    return name

@@ -7,15 +7,8 @@ from collections.abc import Iterator
 from json import JSONDecodeError
 from typing import Any, Final
 
-from shardfs.tensors.layout import (
-    DTYPE_BITS,
-    MAX_NAME,
-    MAX_TENSORS,
-    Layout,
-    ReadAt,
-    Tensor,
-    checked_shape,
-)
+from shardfs.tensors.dtypes import stored_size
+from shardfs.tensors.layout import MAX_NAME, MAX_TENSORS, Layout, ReadAt, Tensor, checked_shape, in_order
 
 MAX_HEADER: Final = 16 << 20
 """Bytes of header that are read. The format allows 100 MB; 16 MiB hold over 100 000 tensors, and more
@@ -93,11 +86,10 @@ def read_layout(read_at: ReadAt, size: int) -> Layout | None:
             tensors.append(tensor)
     except (ValueError, RecursionError):
         return None
-    tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
-    if not _covers(tensors, 8 + length, size):
+    ordered = in_order(tensors)
+    if not _covers(ordered, 8 + length, size):
         return None
-    extents = tuple((t.start, t.end) for t in tensors if t.end > t.start)
-    return Layout("safetensors", framework, tuple(tensors), extents)
+    return Layout("safetensors", framework, ordered, tuple(t for t in ordered if t.end > t.start))
 
 
 def _members(text: str) -> Iterator[tuple[str, Any]]:
@@ -160,13 +152,12 @@ def _tensor(name: str, value: object, base: int) -> Tensor | None:
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(o) is not int for o in offsets):
         return None
     tensor = Tensor(name[:MAX_NAME], _DTYPES[dtype], shape, base + offsets[0], base + offsets[1])
-    bits = tensor.elements * DTYPE_BITS[tensor.dtype]
-    if offsets[0] < 0 or 8 * (tensor.end - tensor.start) != bits:
+    if offsets[0] < 0 or tensor.end - tensor.start != stored_size(tensor.dtype, tensor.elements):
         return None
     return tensor
 
 
-def _covers(tensors: list[Tensor], start: int, end: int) -> bool:
+def _covers(tensors: tuple[Tensor, ...], start: int, end: int) -> bool:
     for tensor in tensors:
         if tensor.start != start:
             return False

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain
+
 from shardfs.tensors import picklescan, ziparchive
-from shardfs.tensors.layout import DTYPE_BITS, MAX_TENSORS, Layout, ReadAt, Tensor, disjoint
+from shardfs.tensors.dtypes import BLOCKS
+from shardfs.tensors.layout import MAX_TENSORS, Layout, ReadAt, Stretch, Tensor, disjoint, in_order
 from shardfs.tensors.picklescan import View
 from shardfs.tensors.ziparchive import Member
 
+Places = dict[str, tuple[int, int]]
 
-def read_layout(read_at: ReadAt, size: int) -> Layout | None:
-    """The layout of a zip file of `size` bytes; None when it is none of torch's or numpy's.
+
+def read_layout(read_at: ReadAt, size: int, members: list[Member]) -> Layout | None:
+    """The layout of a zip file of `size` bytes with these members; None when it is none of torch's.
 
     A tensor that several names share is listed once, under its first name. When the pickle is not
-    understood, the tensors are unknown but the extents of the members still hold.
+    understood, the tensors are unknown but the members are still stretches.
     """
-    members = ziparchive.read_members(read_at, size)
-    if not members:
-        return None
     root = _root(members)
     if root is None:
-        if not all(member.name.endswith(".npy") for member in members):
-            return None
-        extents = _extents(read_at, size, {member.name: member for member in members})
-        return _layout("npz", "numpy", None, extents)
+        return None
     by_name = {member.name[len(root) :]: member for member in members if member.name.startswith(root)}
-    extents = _extents(read_at, size, by_name)
+    located = ((name, ziparchive.locate(read_at, size, member)) for name, member in by_name.items())
+    places = {name: place for name, place in located if place is not None}
+    views = _views(read_at, places)
+    tensors = None if views is None else _tensors(views, places)
+    stretches = disjoint(_stretches(places, tensors or {}, swapped=_is_big_endian(read_at, places)))
+    if stretches is None:
+        return None
     kind = "torchscript" if "constants.pkl" in by_name else "torch-zip"
-    return _layout(kind, "pytorch", _tensors(read_at, extents), extents)
-
-
-def _layout(
-    kind: str, framework: str, tensors: tuple[Tensor, ...] | None, extents: dict[str, tuple[int, int]]
-) -> Layout | None:
-    ranges = disjoint(list(extents.values()))
-    return None if ranges is None else Layout(kind, framework, tensors, ranges)
+    listed = None if tensors is None else in_order(chain.from_iterable(tensors.values()))
+    return Layout(kind, "pytorch", listed, stretches)
 
 
 def _root(members: list[Member]) -> str | None:
@@ -45,39 +46,55 @@ def _root(members: list[Member]) -> str | None:
     return None
 
 
-def _extents(read_at: ReadAt, size: int, members: dict[str, Member]) -> dict[str, tuple[int, int]]:
-    places = ((name, ziparchive.locate(read_at, size, member)) for name, member in members.items())
-    return {name: place for name, place in places if place is not None}
+def _is_big_endian(read_at: ReadAt, places: Places) -> bool:
+    start, end = places.get("byteorder", (0, 0))
+    return end - start == len(b"big") and read_at(start, end - start) == b"big"
 
 
-def _tensors(read_at: ReadAt, extents: dict[str, tuple[int, int]]) -> tuple[Tensor, ...] | None:
-    if "data.pkl" not in extents:
-        return None
-    start, end = extents["data.pkl"]
-    if end - start > picklescan.MAX_PICKLE:
+def _views(read_at: ReadAt, places: Places) -> list[View] | None:
+    start, end = places.get("data.pkl", (0, 0))
+    if not 0 < end - start <= picklescan.MAX_PICKLE:
         return None
     views = picklescan.scan(read_at(start, end - start))
-    if views is None or len(views) > MAX_TENSORS:
-        return None
-    tensors: dict[tuple[int, int, int, str], Tensor] = {}
+    return None if views is None or len(views) > MAX_TENSORS else views
+
+
+def _tensors(views: list[View], places: Places) -> dict[str, list[Tensor]] | None:
+    """The tensors in each storage, by its member's name; None when one has no room there."""
+    stored: dict[str, dict[tuple[int, int, int, str], Tensor]] = defaultdict(dict)
     for view in views:
-        tensor = _tensor(view, extents)
+        member = f"data/{view.key}"
+        tensor = _tensor(view, places.get(member, (0, 0)))
         if tensor is None:
             return None
-        # Empty tensors share an address without sharing anything.
-        alias = "" if tensor.elements else tensor.name
-        tensors.setdefault((tensor.start, tensor.end, tensor.elements, alias), tensor)
-    return tuple(sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.end)))
+        # Empty tensors share an address without sharing anything; another dtype makes another tensor.
+        alias = tensor.dtype if tensor.elements else tensor.name
+        stored[member].setdefault((tensor.start, tensor.end, tensor.elements, alias), tensor)
+    return {member: list(tensors.values()) for member, tensors in stored.items()}
 
 
-def _tensor(view: View, extents: dict[str, tuple[int, int]]) -> Tensor | None:
+def _tensor(view: View, place: tuple[int, int]) -> Tensor | None:
     """Where a view's bytes are; None when its storage is missing or too small."""
-    place = extents.get(f"data/{view.key}")
-    if place is None or view.storage_size > place[1] - place[0]:
-        return None
-    width = DTYPE_BITS[view.dtype] // 8
+    width = BLOCKS[view.dtype][1]
     start = place[0] + view.offset * width
     end = start + view.span * width
-    if end > place[0] + view.storage_size:
+    if not end <= place[0] + view.storage_size <= place[1]:
         return None
     return Tensor(view.name, view.dtype, view.shape, start, end)
+
+
+def _stretches(places: Places, tensors: dict[str, list[Tensor]], *, swapped: bool) -> Iterable[Stretch]:
+    for member, (start, end) in places.items():
+        yield _stretch(member, start, end, tensors.get(member, []), swapped=swapped)
+
+
+def _stretch(member: str, start: int, end: int, tensors: list[Tensor], *, swapped: bool) -> Stretch:
+    """A member as one stretch: of a tensor, of elements that several tensors share, or of bytes."""
+    name = tensors[0].name if tensors else member
+    dtypes = {tensor.dtype for tensor in tensors}
+    width = BLOCKS[tensors[0].dtype][1] if len(dtypes) == 1 and not swapped else 0
+    if not width or (end - start) % width:
+        return Stretch(name, None, (end - start,), start, end)
+    if len(tensors) == 1 and (tensors[0].start, tensors[0].end) == (start, end):
+        return tensors[0]
+    return Stretch(name, tensors[0].dtype, ((end - start) // width,), start, end)

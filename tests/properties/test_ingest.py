@@ -18,7 +18,7 @@ from shardfs.formats.manifest import Manifest
 from shardfs.staging import ingest as ingest_module
 from shardfs.staging.ingest import Ingest, Ingested
 from shardfs.store.store import Store
-from shardfs.tensors import Layout
+from shardfs.tensors import Layout, Stretch
 
 KIB = 1 << 10
 PIECES = st.lists(
@@ -87,8 +87,9 @@ def test_files_come_back(
 ) -> None:
     monkeypatch.setattr(ingest_module, "BUFFER_SIZE", buffer)
     points = sorted(cuts)
-    extents = tuple(zip(points[::2], points[1::2], strict=False))
-    layout = Layout("test", None, None, extents) if extents else None
+    pairs = zip(points[::2], points[1::2], strict=False)
+    stretches = tuple(Stretch("t", None, (end - start,), start, end) for start, end in pairs)
+    layout = Layout("test", None, None, stretches) if stretches else None
     monkeypatch.setattr(ingest_module, "detect", lambda *_: layout)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save
 
-from shardfs.tensors import detect
+from shardfs.tensors import Layout, detect, external_layout
+from shardfs.tensors.dtypes import stored_size
 from shardfs.tensors.picklescan import scan
 
 
@@ -24,8 +28,61 @@ def saved() -> bytes:
     return buffer.getvalue()
 
 
+def arrays() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.arange(300.0), b=np.zeros((2, 3), np.float16), c=np.array(["x"]))
+    return buffer.getvalue()
+
+
+def array() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(300.0).reshape(3, 100))
+    return buffer.getvalue()
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def ggml() -> bytes:
+    entries = [
+        text("general.alignment") + struct.pack("<II", 4, 32),
+        text("words") + struct.pack("<IIQ", 9, 8, 3) + text("a") + text("bc") + text(""),
+        text("numbers") + struct.pack("<IIQ", 9, 5, 4) + bytes(16),
+        text("name") + struct.pack("<I", 8) + text("x"),
+    ]
+    tensors = [
+        text("a") + struct.pack("<I2QIQ", 2, 64, 3, 2, 0),
+        text("b") + struct.pack("<I1QIQ", 1, 10, 0, 128),
+    ]
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(entries)) + b"".join(entries + tensors)
+    return head + bytes(-len(head) % 32) + bytes(168)
+
+
+def model() -> bytes:
+    tensors = [numpy_helper.from_array(np.arange(9.0), "a"), helper.make_tensor("b", TensorProto.INT32, [2], [1, 2])]
+    for name in ("c", "d"):
+        tensor = TensorProto(name=name, data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
+        for key, value in {"location": "x", "offset": "16", "length": "16"}.items():
+            tensor.external_data.add(key=key, value=value)
+        tensors.append(tensor)
+    inner = helper.make_graph([], "i", [], [], initializer=[numpy_helper.from_array(np.ones(3), "e")])
+    node = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    data: bytes = helper.make_model(helper.make_graph([node], "g", [], [], initializer=tensors)).SerializeToString()
+    return data
+
+
 TORCH = saved()
 SAFE = save({"a": torch.arange(300.0), "b": torch.zeros(2, 3)})
+GGUF = ggml()
+REAL = {
+    "torch-zip": TORCH,
+    "safetensors": SAFE,
+    "npz": arrays(),
+    "npy": array(),
+    "gguf": GGUF,
+    "onnx": model(),
+}
 PICKLE = zipfile.ZipFile(io.BytesIO(TORCH)).read("archive/data.pkl")
 
 
@@ -42,13 +99,34 @@ def check(data: bytes) -> None:
     assert all(size <= len(data) + 64 for size in reads)
     if layout is None:
         return
+    check_ranges(layout, len(data))
+    other = external_layout(layout, b"x", 50)
+    if other is not None:
+        assert other.tensors
+        check_ranges(other, 50)
+
+
+def check_ranges(layout: Layout, size: int) -> None:
     position = 0
-    for start, end in layout.extents:
-        assert position <= start < end <= len(data)
-        position = end
+    for stretch in layout.stretches:
+        assert position <= stretch.start < stretch.end <= size
+        position = stretch.end
+        if stretch.dtype is not None:
+            # Packed elements fill their last byte with zeros.
+            elements = math.prod(stretch.shape)
+            assert stretch.end - stretch.start in {stored_size(stretch.dtype, elements + more) for more in range(4)}
+    assert layout.extents == tuple((s.start, s.end) for s in layout.stretches)
     for tensor in layout.tensors or ():
-        assert 0 <= tensor.start <= tensor.end <= len(data)
+        assert 0 <= tensor.start <= tensor.end <= size
     assert layout.parameters is None or layout.parameters >= 0
+
+
+def test_undamaged_files_are_known() -> None:
+    for kind, data in REAL.items():
+        layout = detect(lambda offset, size, data=data: data[offset : offset + size], len(data), b"x.onnx")  # type: ignore[misc]
+        assert layout is not None
+        assert layout.format == kind
+        assert layout.tensors
 
 
 def damaged(data: bytes, seed: int, count: int) -> bytes:
@@ -70,7 +148,7 @@ def damaged(data: bytes, seed: int, count: int) -> bytes:
     return bytes(out)
 
 
-PREFIXES = [b"", b"PK\x03\x04", b"GGUF", struct.pack("<Q", 40) + b"{", b"\x93NUMPY"]
+PREFIXES = [b"", b"PK\x03\x04", b"GGUF", struct.pack("<Q", 40) + b"{", b"\x93NUMPY\x01\0\x80\0{", GGUF[:40], b"\x3a"]
 
 
 @given(st.sampled_from(PREFIXES), st.binary(max_size=400))
@@ -79,21 +157,32 @@ def test_any_bytes(prefix: bytes, data: bytes) -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from([TORCH, SAFE]), st.integers(0, 2**32), st.integers(1, 8))
-def test_damaged_files(data: bytes, seed: int, count: int) -> None:
-    check(damaged(data, seed, count))
+@given(st.sampled_from(sorted(REAL)), st.integers(0, 2**32), st.integers(1, 8))
+def test_damaged_files(kind: str, seed: int, count: int) -> None:
+    check(damaged(REAL[kind], seed, count))
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.sampled_from([TORCH, SAFE]), st.integers(0, 2**32), st.integers(1, 4))
-def test_damaged_headers(data: bytes, seed: int, count: int) -> None:
-    """The same where it hurts: the zip directory, the JSON header."""
-    if data is TORCH:
-        directory = data.find(b"PK\x01\x02")
-        check(data[:directory] + damaged(data[directory:], seed, count))
-    else:
-        end = 8 + struct.unpack("<Q", data[:8])[0]
-        check(damaged(data[:end], seed, count) + data[end:])
+def header_of(kind: str) -> tuple[int, int]:
+    """Where it hurts most: the zip directory, the JSON header, what describes the tensors."""
+    data = REAL[kind]
+    match kind:
+        case "torch-zip" | "npz":
+            return data.find(b"PK\x01\x02"), len(data)
+        case "safetensors":
+            return 0, 8 + struct.unpack("<Q", data[:8])[0]
+        case "gguf":
+            return 8, len(data) - 168
+        case "npy":
+            return 6, 128
+        case _:
+            return 0, len(data)
+
+
+@settings(max_examples=800, deadline=None)
+@given(st.sampled_from(sorted(REAL)), st.integers(0, 2**32), st.integers(1, 4))
+def test_damaged_headers(kind: str, seed: int, count: int) -> None:
+    data, (start, end) = REAL[kind], header_of(kind)
+    check(data[:start] + damaged(data[start:end], seed, count) + data[end:])
 
 
 # pickletools says so about damaged text; only tests make it an error.

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -165,12 +164,51 @@ def test_torchscript(detected: Detect) -> None:
     assert (layout.format, layout.parameters) == ("torchscript", 36)
 
 
-def test_npz(detected: Detect) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, a=np.zeros(100), b=np.ones(50))
-    layout = detected(buffer.getvalue())
+def stretches(layout: Layout | None) -> dict[str, tuple[str | None, tuple[int, ...], int]]:
     assert layout is not None
-    assert (layout.format, layout.framework, layout.tensors, len(layout.extents)) == ("npz", "numpy", None, 2)
+    return {s.name: (s.dtype, s.shape, s.end - s.start) for s in layout.stretches}
+
+
+def test_stretches_are_storages_with_the_names_of_tensors(detected: Detect) -> None:
+    whole, weight = torch.arange(100, dtype=torch.int32), torch.randn(4, 10)
+    data = saved({"low": whole[:10], "high": whole[90:], "w": weight, "tied": weight.t(), "part": torch.ones(9)[2:]})
+    layout = detected(data)
+    got = stretches(layout)
+    assert got["low"] == ("int32", (100,), 400)
+    assert got["w"] == ("float32", (4, 10), 160)
+    assert got["part"] == ("float32", (9,), 36)
+    assert not {"high", "tied"} & got.keys()
+    # What is no storage has the name of its member, without the stem.
+    assert got["data.pkl"][0] is None
+    assert got["version"] == (None, (2,), 2)
+    assert layout is not None
+    tensors = {t.name for t in layout.stretches if t in (layout.tensors or ())}
+    assert tensors == {"w"}
+
+
+def test_a_storage_of_several_types_has_none(detected: Detect) -> None:
+    whole = torch.zeros(16).to(torch.uint16)
+    got = stretches(detected(saved({"a": whole, "b": whole.view(torch.uint32)})))
+    assert got["a"] == (None, (32,), 32)
+
+
+def test_a_storage_that_no_view_names_has_the_name_of_its_member(detected: Detect) -> None:
+    got = stretches(detected(archive_of(data_pkl=b"\x80\x02}.", data__0=bytes(100))))
+    assert got["data/0"] == (None, (100,), 100)
+
+
+def test_stretches_without_an_understood_pickle(detected: Detect) -> None:
+    layout = detected(archive_of(data_pkl=b"?", data__0=bytes(100)))
+    assert layout is not None
+    assert layout.tensors is None
+    assert stretches(layout) == {"data.pkl": (None, (1,), 1), "data/0": (None, (100,), 100)}
+
+
+def test_big_endian_elements_are_no_elements_to_a_codec(detected: Detect) -> None:
+    source = zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(4)})))
+    members = {"data_pkl": source.read("archive/data.pkl"), "data__0": bytes(16)}
+    assert stretches(detected(archive_of(**members, byteorder=b"little")))["w"] == ("float32", (4,), 16)
+    assert stretches(detected(archive_of(**members, byteorder=b"big")))["w"] == (None, (16,), 16)
 
 
 def test_other_zip_files_are_unknown(detected: Detect) -> None:
@@ -286,6 +324,8 @@ BAD_PICKLES = {
     "negative put": b"p-5\n.",
     "set on a number": b"\x80\x02K\x01K\x02K\x03s.",
     "too many operations": b"\x80\x02" + b"}0" * 600_000 + b".",
+    "dtype of no name": b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n((X\x07\0\0\0storagectorch\nFloatStorage\n"
+    b"X\x01\0\0\0" + b"0X\x03\0\0\0cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89NK\x05tR.",
 }
 
 
