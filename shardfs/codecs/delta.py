@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Sequence
 from typing import Final
@@ -13,7 +12,7 @@ from shardfs.codecs.elements import Element
 from shardfs.codecs.planes import header
 from shardfs.errors import MalformedError
 
-_RHO: Final = struct.Struct("<f")
+_RHO: Final = struct.Struct("<h")
 
 
 class DeltaCodec:
@@ -29,7 +28,13 @@ class DeltaCodec:
 
     def encode(self, data: Buffer, element: Element, base: Buffer) -> bytes:
         """The payload; may be longer than `data`, which must be as long as `base` and hold a value."""
-        return _encode(data, element, (base,), 0.0, b"")
+        planes = kernels.active.subtract(element, data, (base,), len(data) // element.width, 0)
+        return _payload(data, element, b"", planes)
+
+    def estimate(self, data: Buffer, element: Element, base: Buffer) -> int:
+        """About the size of the payload in bytes; quicker."""
+        planes = kernels.active.subtract(element, data, (base,), len(data) // element.width, 0)
+        return planeset.estimate(planes, grouped=True)
 
     def decode(self, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:
         """See `Codec`."""
@@ -45,20 +50,26 @@ class SecondDeltaCodec:
 
     def encode(self, data: Buffer, element: Element, bases: Sequence[Buffer]) -> bytes:
         """The payload; may be longer than `data`, which must be as long as both bases and hold a predictable value."""
-        rho = kernels.active.fit(element, data, bases, len(data) // element.width)
-        stored = _RHO.pack(min(max(rho, -1.0), 1.5) if math.isfinite(rho) else 0.0)
-        return _encode(data, element, bases, _RHO.unpack(stored)[0], stored)
+        rho, planes = self._subtract(data, element, bases)
+        return _payload(data, element, _RHO.pack(rho), planes)
+
+    def estimate(self, data: Buffer, element: Element, bases: Sequence[Buffer]) -> int:
+        """About the size of the payload in bytes; quicker."""
+        return planeset.estimate(self._subtract(data, element, bases)[1], grouped=True)
+
+    def _subtract(self, data: Buffer, element: Element, bases: Sequence[Buffer]) -> tuple[int, list[memoryview]]:
+        count = len(data) // element.width
+        rho = kernels.active.fit(element, data, bases, count)
+        return rho, kernels.active.subtract(element, data, bases, count, rho)
 
     def decode(self, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:
         """See `Codec`."""
         return _decode(payload, raw_size, bases, self.name, _RHO.size)
 
 
-def _encode(data: Buffer, element: Element, bases: Sequence[Buffer], rho: float, stored: bytes) -> bytes:
-    count = len(data) // element.width
-    planes = kernels.active.subtract(element, data, bases, count, rho)
-    tail = memoryview(data)[count * element.width :]
-    return b"".join((bytes((element.code, 0)), stored, *planeset.pack(planes), tail))
+def _payload(data: Buffer, element: Element, stored: bytes, planes: Sequence[memoryview]) -> bytes:
+    tail = memoryview(data)[len(data) // element.width * element.width :]
+    return b"".join((bytes((element.code, 0)), stored, *planeset.pack(planes, grouped=True), tail))
 
 
 def _decode(payload: Buffer, raw_size: int, bases: Sequence[Buffer], name: str, rho_size: int) -> bytes:
@@ -70,9 +81,6 @@ def _decode(payload: Buffer, raw_size: int, bases: Sequence[Buffer], name: str, 
     if any(len(base) != raw_size for base in bases):
         msg = f"{name} of {raw_size} bytes with bases of {', '.join(str(len(base)) for base in bases)}"
         raise MalformedError(msg)
-    rho = _RHO.unpack(rest[:rho_size])[0] if rho_size else 0.0
-    if not math.isfinite(rho):
-        msg = f"{name} with a factor of {rho}"
-        raise MalformedError(msg)
-    planes, tail = planeset.unpack(rest[rho_size:], element.width, count, tail_size)
+    rho = _RHO.unpack(rest[:rho_size])[0] if rho_size else 0
+    planes, tail = planeset.unpack(rest[rho_size:], [count] * element.width, tail_size)
     return kernels.active.add(element, planes, bases, count, tail, rho)

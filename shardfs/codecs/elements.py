@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+RHO_UNIT: Final = 256  # a second-order delta takes its factor in parts of this
+
 
 class Element(NamedTuple):
     """A kind of element.

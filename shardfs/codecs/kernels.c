@@ -40,19 +40,20 @@ typedef uint64_t UNALIGNED u64;
 int kernels_version(void) { return 1; }
 
 /* Groups are filled by four lanes, each with a quarter of the values and counters of its own: one lane alone would
- * wait for its last store to the same counter. The order is that of a stable sort by key. */
+ * wait for its last store to the same counter. The order is that of a stable sort by key, n below 2^32. */
 enum { LANES = 4, KEYS = 256 };
-typedef size_t Places[LANES][KEYS];
+typedef uint32_t Places[LANES][KEYS]; /* counters of 8 bytes cost a seventh of the speed */
 
 static void group_starts(const u8 *keys, size_t n, Places at) {
-    size_t quarter = n / LANES, next = 0;
+    size_t quarter = n / LANES;
+    uint32_t next = 0;
     memset(at, 0, sizeof(Places));
     for (size_t i = 0; i < quarter; i++)
         for (int lane = 0; lane < LANES; lane++) at[lane][keys[lane * quarter + i]]++;
     for (size_t i = LANES * quarter; i < n; i++) at[LANES - 1][keys[i]]++;
     for (int key = 0; key < KEYS; key++)
         for (int lane = 0; lane < LANES; lane++) {
-            size_t count = at[lane][key];
+            uint32_t count = at[lane][key];
             at[lane][key] = next;
             next += count;
         }
@@ -71,6 +72,44 @@ static inline float float_of(uint32_t bits) {
 }
 
 static inline uint32_t exponent_of(uint32_t bits) { return bits >> 23 & 255; }
+
+enum { RHO_UNIT = 256, RHO_LOWEST = -1, RHO_BINS = 640 }; /* from -1 to 1.5 */
+
+/* A bit per byte of the plane, lowest first: set where it is not zero; and the bytes that are not. Returns their
+ * number. `others` has room for n + 8 bytes. */
+size_t thin(const u8 *restrict plane, size_t n, u8 *restrict bitmap, u8 *restrict others) {
+    size_t found = 0;
+    for (size_t i = 0; i < n; i += 8) {
+        size_t left = n - i < 8 ? n - i : 8;
+        unsigned bits = 0;
+        for (size_t j = 0; j < left; j++) {
+            unsigned here = plane[i + j] != 0;
+            others[found] = plane[i + j];
+            found += here;
+            bits |= here << j;
+        }
+        bitmap[i / 8] = (u8)bits;
+    }
+    return found;
+}
+
+/* The inverse of `thin`. Returns 0 and does nothing if the bitmap does not have `count` bits within the plane. */
+int thicken(const u8 *restrict bitmap, const u8 *restrict others, size_t count, size_t n, u8 *restrict plane) {
+    size_t set = 0, size = (n + 7) / 8;
+    for (size_t i = 0; i < size; i++) set += (size_t)__builtin_popcount(bitmap[i]);
+    if (set != count || (n % 8 && bitmap[size - 1] >> n % 8)) return 0;
+    size_t used = 0, i = 0;
+    for (; i + 8 <= n && used + 8 <= count; i += 8) {
+        unsigned bits = bitmap[i / 8];
+        for (int j = 0; j < 8; j++) {
+            unsigned here = bits >> j & 1;
+            plane[i + j] = others[used] & (u8)(0 - here);
+            used += here;
+        }
+    }
+    for (; i < n; i++) plane[i] = bitmap[i / 8] >> i % 8 & 1 ? others[used++] : 0;
+    return 1;
+}
 
 #define WIDTH 8
 #include "kernels.c"
@@ -100,26 +139,38 @@ static inline uint32_t narrow_f16(uint32_t r) {
 #define FLOAT f32
 #define WORD u32
 #define LINE line_32
+#define FOLD fold_32
+#define UNFOLD unfold_32
+#define FLIP 0x7fffffff
+#define TOP 31
 #define LOWEST 1
 #define HIGHEST 254
 #define STEP_MARK(d) ((d) | 1)
-#define STEP_KEY(length, exponent) ((length) << 3 | ((exponent) & 7))
+#define STEP_SHIFT 1
 #include "kernels.c"
 #define FLOAT bf16
 #define WORD u16
 #define LINE line_16
+#define FOLD fold_16
+#define UNFOLD unfold_16
+#define FLIP 0x7fff
+#define TOP 15
 #define LOWEST 1
 #define HIGHEST 253
 #define STEP_MARK(d) (2 * (d) + 1)
-#define STEP_KEY(length, exponent) ((length) << 4 | ((exponent) & 15))
+#define STEP_SHIFT 0
 #include "kernels.c"
 #define FLOAT f16
 #define WORD u16
 #define LINE line_16
+#define FOLD fold_16
+#define UNFOLD unfold_16
+#define FLIP 0x7fff
+#define TOP 15
 #define LOWEST 113
 #define HIGHEST 141
 #define STEP_MARK(d) (2 * (d) + 1)
-#define STEP_KEY(length, exponent) ((length) << 4 | ((exponent) & 15))
+#define STEP_SHIFT 0
 #include "kernels.c"
 
 #elif defined(WIDTH)
@@ -168,21 +219,19 @@ VECTOR void NAME(keys)(const WORD *restrict y, size_t n, int shift, int mask, u8
 /* The number line: with flip = all bits but the top one, floats in the order of their values; with 0, integers. */
 static inline WORD NAME(line)(WORD v, WORD flip) { return (WORD)(v ^ ((WORD)(0 - (v >> (WIDTH - 1))) & flip)); }
 
-static inline WORD NAME(undo)(WORD z, WORD q, WORD flip) {
-    WORD d = (WORD)(z >> 1 ^ (WORD)(0 - (z & 1)));
-    return NAME(line)((WORD)(NAME(line)(q, flip) + d), flip);
+/* Zig-zag: small differences of either sign become small numbers. */
+static inline WORD NAME(fold)(WORD d) { return (WORD)(d << 1 ^ (WORD)(0 - (d >> (WIDTH - 1)))); }
+static inline WORD NAME(unfold)(WORD z) { return (WORD)(z >> 1 ^ (WORD)(0 - (z & 1))); }
+
+VECTOR void NAME(subtract)(const WORD *x, const WORD *y, size_t n, uint64_t flip, WORD *z) {
+    for (size_t i = 0; i < n; i++)
+        z[i] = NAME(fold)((WORD)(NAME(line)(x[i], (WORD)flip) - NAME(line)(y[i], (WORD)flip)));
 }
 
-/* z = zig-zag of x - q on the number line. */
-VECTOR void NAME(subtract)(const WORD *x, const WORD *q, size_t n, uint64_t flip, WORD *z) {
-    for (size_t i = 0; i < n; i++) {
-        WORD d = (WORD)(NAME(line)(x[i], (WORD)flip) - NAME(line)(q[i], (WORD)flip));
-        z[i] = (WORD)(d << 1 ^ (WORD)(0 - (d >> (WIDTH - 1))));
-    }
-}
-
-VECTOR void NAME(add)(const WORD *z, const WORD *q, size_t n, uint64_t flip, WORD *x) {
-    for (size_t i = 0; i < n; i++) x[i] = NAME(undo)(z[i], q[i], (WORD)flip);
+/* The inverse of `subtract`; z and x may be the same memory. */
+VECTOR void NAME(add)(const WORD *z, const WORD *y, size_t n, uint64_t flip, WORD *x) {
+    for (size_t i = 0; i < n; i++)
+        x[i] = NAME(line)((WORD)(NAME(line)(y[i], (WORD)flip) + NAME(unfold)(z[i])), (WORD)flip);
 }
 
 /* grouped = the values of z, sorted stably by their keys. */
@@ -198,18 +247,16 @@ void NAME(group)(const WORD *restrict z, const u8 *restrict keys, size_t n, WORD
     for (size_t i = LANES * quarter; i < n; i++) grouped[at[LANES - 1][keys[i]]++] = z[i];
 }
 
-/* The inverse of `subtract` and `group`; q and x may be the same memory. */
-void NAME(ungroup_add)(const WORD *grouped, const u8 *keys, const WORD *q, size_t n, uint64_t flip, WORD *x) {
+void NAME(ungroup)(const WORD *restrict grouped, const u8 *restrict keys, size_t n, WORD *restrict z) {
     Places at;
     group_starts(keys, n, at);
     size_t quarter = n / LANES;
     for (size_t i = 0; i < quarter; i++)
         for (int lane = 0; lane < LANES; lane++) {
             size_t to = lane * quarter + i;
-            x[to] = NAME(undo)(grouped[at[lane][keys[to]]++], q[to], (WORD)flip);
+            z[to] = grouped[at[lane][keys[to]]++];
         }
-    for (size_t i = LANES * quarter; i < n; i++)
-        x[i] = NAME(undo)(grouped[at[LANES - 1][keys[i]]++], q[i], (WORD)flip);
+    for (size_t i = LANES * quarter; i < n; i++) z[i] = grouped[at[LANES - 1][keys[i]]++];
 }
 
 #undef NAME
@@ -224,52 +271,75 @@ void NAME(ungroup_add)(const WORD *grouped, const u8 *keys, const WORD *q, size_
 
 /* Extrapolates y + rho * (y - p) in float32. Taken only where no step can meet a denormal, an infinity or a NaN,
  * which processors and their modes treat differently; y itself elsewhere. */
-VECTOR void NAME(predict)(const WORD *restrict y, const WORD *restrict p, size_t n, float rho, WORD *restrict q) {
+static inline WORD NAME(predict)(WORD y, WORD p, float rho) {
+    uint32_t a = NAME(widen)(y), b = NAME(widen)(p);
+    float step = float_of(a) - float_of(b);
+    step = step * rho;
+    uint32_t r = bits_of(float_of(a) + step), ea = exponent_of(a), eb = exponent_of(b), er = exponent_of(r);
+    int sound = (ea >= 32) & (ea < 255) & (eb >= 1) & (eb < 255) & (er >= LOWEST) & (er <= HIGHEST);
+    return (WORD)(sound ? NAME(narrow)(r) : y);
+}
+
+/* All bits set if the last step went down. Differences are turned to its direction, so that steps which went on and
+ * steps which went back do not mix. */
+static inline WORD NAME(down)(WORD y, WORD p) { return (WORD)(0 - ((WORD)(LINE(y, FLIP) - LINE(p, FLIP)) >> TOP)); }
+
+VECTOR void NAME(step_subtract)(const WORD *x, const WORD *y, const WORD *p, size_t n, float rho, WORD *z) {
     for (size_t i = 0; i < n; i++) {
-        uint32_t a = NAME(widen)(y[i]), b = NAME(widen)(p[i]);
-        float step = float_of(a) - float_of(b);
-        step = step * rho;
-        uint32_t r = bits_of(float_of(a) + step), ea = exponent_of(a), eb = exponent_of(b), er = exponent_of(r);
-        int sound = (ea >= 32) & (ea < 255) & (eb >= 1) & (eb < 255) & (er >= LOWEST) & (er <= HIGHEST);
-        q[i] = (WORD)(sound ? NAME(narrow)(r) : y[i]);
+        WORD down = NAME(down)(y[i], p[i]), q = NAME(predict)(y[i], p[i], rho);
+        WORD d = (WORD)(LINE(x[i], FLIP) - LINE(q, FLIP));
+        z[i] = FOLD((WORD)((d ^ down) - down));
     }
 }
 
-/* keys[i] = length in bits of the last step on the number line, and low bits of the exponent. The length is the
- * exponent of a float, which compilers vectorise; counting leading zeros they do not. */
+/* The inverse of `step_subtract`; z and x may be the same memory. */
+VECTOR void NAME(step_add)(const WORD *z, const WORD *y, const WORD *p, size_t n, float rho, WORD *x) {
+    for (size_t i = 0; i < n; i++) {
+        WORD down = NAME(down)(y[i], p[i]), q = NAME(predict)(y[i], p[i], rho);
+        WORD d = (WORD)((UNFOLD(z[i]) ^ down) - down);
+        x[i] = LINE((WORD)(LINE(q, FLIP) + d), FLIP);
+    }
+}
+
+/* keys[i] = low bits of the exponent, and the length of the last step in bits. The length is the exponent of a float,
+ * which compilers vectorise; counting leading zeros they do not. */
 VECTOR void NAME(step_keys)(const WORD *restrict y, const WORD *restrict p, size_t n, u8 *restrict keys) {
-    const WORD flip = (WORD)((WORD)-1 >> 1);
-    const int top = 8 * (int)sizeof(WORD) - 1;
     for (size_t i = 0; i < n; i++) {
-        WORD d = (WORD)(LINE(y[i], flip) - LINE(p[i], flip));
-        d = (WORD)(d ^ (WORD)(0 - (d >> top)));
+        WORD d = (WORD)(LINE(y[i], FLIP) - LINE(p[i], FLIP));
+        d = (WORD)(d ^ (WORD)(0 - (d >> TOP)));
         uint32_t length = exponent_of(bits_of((float)(int32_t)STEP_MARK(d))) - 127;
-        keys[i] = (u8)STEP_KEY(length, exponent_of(NAME(widen)(y[i])));
+        keys[i] = (u8)((exponent_of(NAME(widen)(y[i])) & 15) << 4 | (length >> STEP_SHIFT & 15));
     }
 }
 
-/* The rho that minimises the squared error of the prediction over every seventh value; 0 if there is none. */
-double NAME(fit)(const WORD *x, const WORD *y, const WORD *p, size_t n) {
-    double product = 0, square = 0;
-    for (size_t i = 0; i < n; i += 7) {
+/* The median of (x - y) / (y - p) over some 8 192 values, in units of 1 / RHO_UNIT; 0 if none of them moved.
+ * Least squares would let a few large steps decide. */
+int NAME(fit)(const WORD *x, const WORD *y, const WORD *p, size_t n) {
+    size_t counts[RHO_BINS] = {0}, total = 0, below = 0;
+    for (size_t i = 0; i < n; i += n >> 13 | 1) {
         float at = float_of(NAME(widen)(y[i]));
         float last = at - float_of(NAME(widen)(p[i])), next = float_of(NAME(widen)(x[i])) - at;
-        double both = (double)last * next, alone = (double)last * last;
-        if (alone <= FLT_MAX && both <= FLT_MAX && both >= -FLT_MAX) {
-            product += both;
-            square += alone;
-        }
+        float place = (next / last - RHO_LOWEST) * RHO_UNIT;
+        if (last == 0 || place != place) continue;
+        counts[place < 0 ? 0 : place >= RHO_BINS ? RHO_BINS - 1 : (int)place]++;
+        total++;
     }
-    return square > 0 ? product / square : 0;
+    for (int bin = 0; bin < RHO_BINS; bin++)
+        if (2 * (below += counts[bin]) > total) return bin + RHO_LOWEST * RHO_UNIT;
+    return 0;
 }
 
 #undef NAME
 #undef FLOAT
 #undef WORD
 #undef LINE
+#undef FOLD
+#undef UNFOLD
+#undef FLIP
+#undef TOP
 #undef LOWEST
 #undef HIGHEST
 #undef STEP_MARK
-#undef STEP_KEY
+#undef STEP_SHIFT
 
 #endif

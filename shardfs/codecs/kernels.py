@@ -34,26 +34,28 @@ class Kernels(Protocol):
         """The values of these planes, and `tail` after them."""
         ...
 
-    def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> float:
-        """The factor of the last step that predicts `data` best; 0.0 where nothing can be said. May be any float."""
+    def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> int:
+        """The factor of the last step that predicts `data` well, in units of 1 / `RHO_UNIT`; 0 if nothing moved."""
         ...
 
     def subtract(
-        self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int, rho: float
+        self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int, rho: int
     ) -> list[memoryview]:
         """The planes of the differences to the bases; `rho` counts only when there are two."""
         ...
 
     def add(
-        self,
-        element: Element,
-        planes: Sequence[Buffer],
-        bases: Sequence[Buffer],
-        count: int,
-        tail: Buffer,
-        rho: float,
+        self, element: Element, planes: Sequence[Buffer], bases: Sequence[Buffer], count: int, tail: Buffer, rho: int
     ) -> bytes:
         """The inverse of `subtract`, and `tail` after the values."""
+        ...
+
+    def thin(self, plane: Buffer) -> tuple[memoryview, memoryview]:
+        """A bitmap of the bytes that are not zero, and these bytes."""
+        ...
+
+    def thicken(self, bitmap: Buffer, others: Buffer, size: int) -> bytes | None:
+        """The inverse of `thin` for a plane of `size` bytes; None if bitmap and bytes do not fit each other."""
         ...
 
 

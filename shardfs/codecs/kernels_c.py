@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from shardfs.codecs.base import Buffer
-from shardfs.codecs.elements import Element
+from shardfs.codecs.elements import RHO_UNIT, Element
 from shardfs.codecs.memory import address_of, scratch, unfilled_bytes
 
 LIBRARY: Final = os.path.join(os.path.dirname(__file__), "libshardfs_kernels.so")  # noqa: PTH118, PTH120
@@ -25,12 +25,17 @@ _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
     "subtract": (None, [_AT, _AT, _COUNT, ctypes.c_uint64, _AT]),
     "add": (None, [_AT, _AT, _COUNT, ctypes.c_uint64, _AT]),
     "group": (None, [_AT, _AT, _COUNT, _AT]),
-    "ungroup_add": (None, [_AT, _AT, _AT, _COUNT, ctypes.c_uint64, _AT]),
+    "ungroup": (None, [_AT, _AT, _COUNT, _AT]),
 }
 _FLOAT_SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
-    "predict": (None, [_AT, _AT, _COUNT, ctypes.c_float, _AT]),
+    "step_subtract": (None, [_AT, _AT, _AT, _COUNT, ctypes.c_float, _AT]),
+    "step_add": (None, [_AT, _AT, _AT, _COUNT, ctypes.c_float, _AT]),
     "step_keys": (None, [_AT, _AT, _COUNT, _AT]),
-    "fit": (ctypes.c_double, [_AT, _AT, _AT, _COUNT]),
+    "fit": (ctypes.c_int, [_AT, _AT, _AT, _COUNT]),
+}
+_PLANE_SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
+    "thin": (_COUNT, [_AT, _COUNT, _AT, _AT]),
+    "thicken": (ctypes.c_int, [_AT, _AT, _COUNT, _COUNT, _AT]),
 }
 
 
@@ -54,6 +59,8 @@ class CKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._functions: dict[tuple[str, int | str], Callable[..., Any]] = {}
+        for stem, signature in _PLANE_SIGNATURES.items():
+            self._functions[stem, ""] = _typed(library, stem, signature)
         for width in (1, 2, 4, 8):
             for stem, signature in _SIGNATURES.items():
                 self._functions[stem, width] = _typed(library, f"{stem}_{8 * width}", signature)
@@ -67,7 +74,7 @@ class CKernels:
 
     def split(self, element: Element, data: Buffer, count: int, *, rotate: bool) -> list[memoryview]:
         """See `Kernels`."""
-        planes = scratch("planes", count * element.width)
+        planes = scratch("values", count * element.width)
         self._functions["split", element.width](address_of(data), count, rotate, address_of(planes))
         return _cut(planes, count)
 
@@ -78,65 +85,73 @@ class CKernels:
         _append(made, count * element.width, tail)
         return made
 
-    def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> float:
+    def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> int:
         """See `Kernels`."""
-        at = [address_of(buffer) for buffer in (data, *bases)]
-        return float(self._functions["fit", element.name](*at, count))
+        return int(self._functions["fit", element.name](address_of(data), *map(address_of, bases), count))
 
     def subtract(
-        self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int, rho: float
+        self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int, rho: int
     ) -> list[memoryview]:
         """See `Kernels`."""
         size = count * element.width
-        planes, words = scratch("planes", size), scratch("words", size)
-        planes_at, words_at = address_of(planes), address_of(words)
-        prediction, keys = self._predict(element, bases, count, rho, words_at)
-        self._functions["subtract", element.width](address_of(data), prediction, count, _flip(element), planes_at)
-        if keys:
-            self._functions["group", element.width](planes_at, keys, count, words_at)
-            planes_at, words_at = words_at, planes_at
-            planes, words = words, planes
-        self._functions["split", element.width](planes_at, count, 0, words_at)
-        return _cut(words, count)
+        values, others = scratch("values", size), scratch("others", size)
+        bases_at = [address_of(base) for base in bases]
+        how: float
+        if len(bases) == 1:
+            subtract, how = self._functions["subtract", element.width], _flip(element)
+        else:
+            subtract, how = self._functions["step_subtract", element.name], rho / RHO_UNIT
+        subtract(address_of(data), *bases_at, count, how, address_of(values))
+        if keys := self._keys(element, bases_at, count):
+            self._functions["group", element.width](address_of(values), keys, count, address_of(others))
+            values, others = others, values
+        self._functions["split", element.width](address_of(values), count, 0, address_of(others))
+        return _cut(others, count)
 
     def add(
-        self,
-        element: Element,
-        planes: Sequence[Buffer],
-        bases: Sequence[Buffer],
-        count: int,
-        tail: Buffer,
-        rho: float,
+        self, element: Element, planes: Sequence[Buffer], bases: Sequence[Buffer], count: int, tail: Buffer, rho: int
     ) -> bytes:
         """See `Kernels`."""
         size = count * element.width
         made = unfilled_bytes(size + len(tail))
-        made_at, words_at = address_of(made), address_of(scratch("words", size))
-        self._functions["join", element.width](_addresses(planes), count, 0, words_at)
-        prediction, keys = self._predict(element, bases, count, rho, made_at)
-        if keys:
-            arguments = (words_at, keys, prediction, count, _flip(element), made_at)
-            self._functions["ungroup_add", element.width](*arguments)
+        how: float
+        made_at, values_at = address_of(made), address_of(scratch("values", size))
+        bases_at = [address_of(base) for base in bases]
+        self._functions["join", element.width](_addresses(planes), count, 0, values_at)
+        if keys := self._keys(element, bases_at, count):
+            self._functions["ungroup", element.width](values_at, keys, count, made_at)
+            values_at = made_at
+        if len(bases) == 1:
+            add, how = self._functions["add", element.width], _flip(element)
         else:
-            self._functions["add", element.width](words_at, prediction, count, _flip(element), made_at)
+            add, how = self._functions["step_add", element.name], rho / RHO_UNIT
+        add(values_at, *bases_at, count, how, made_at)
         _append(made, size, tail)
         return made
 
-    def _predict(
-        self, element: Element, bases: Sequence[Buffer], count: int, rho: float, room: int
-    ) -> tuple[int, int | None]:
-        """Addresses of the predicted values, in `room` or in the base itself, and of the keys if values are grouped."""
-        last = address_of(bases[0])
-        if len(bases) == 1 and not element.key_mask:
-            return last, None
+    def thin(self, plane: Buffer) -> tuple[memoryview, memoryview]:
+        """See `Kernels`."""
+        # One more byte: the loop stores before it knows whether it must.
+        bitmap, rest = scratch("bitmap", (len(plane) + 7) // 8), scratch("rest", len(plane) + 1)
+        found = self._functions["thin", ""](address_of(plane), len(plane), address_of(bitmap), address_of(rest))
+        return bitmap, rest[:found]
+
+    def thicken(self, bitmap: Buffer, others: Buffer, size: int) -> bytes | None:
+        """See `Kernels`."""
+        made = unfilled_bytes(size)
+        arguments = (address_of(bitmap), address_of(others), len(others), size, address_of(made))
+        return made if self._functions["thicken", ""](*arguments) else None
+
+    def _keys(self, element: Element, bases_at: Sequence[int], count: int) -> int | None:
+        """The address of the keys by which values are grouped; None if they are not."""
+        if len(bases_at) == 1 and not element.key_mask:
+            return None
         keys = address_of(scratch("keys", count))
-        if len(bases) == 1:
-            self._functions["keys", element.width](last, count, element.key_shift, element.key_mask, keys)
-            return last, keys
-        before = address_of(bases[1])
-        self._functions["step_keys", element.name](last, before, count, keys)
-        self._functions["predict", element.name](last, before, count, rho, room)
-        return room, keys
+        if len(bases_at) == 1:
+            self._functions["keys", element.width](*bases_at, count, element.key_shift, element.key_mask, keys)
+        else:
+            self._functions["step_keys", element.name](*bases_at, count, keys)
+        return keys
 
 
 def _typed(library: ctypes.CDLL, name: str, signature: tuple[Any, list[Any]]) -> Callable[..., Any]:

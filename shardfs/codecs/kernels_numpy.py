@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 
 from shardfs.codecs.base import Buffer
-from shardfs.codecs.elements import Element
+from shardfs.codecs.elements import RHO_UNIT, Element
 
 _WORDS: Final = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
-_FIT_STRIDE: Final = 7
+_RHO_LOWEST: Final = -1
+_RHO_BINS: Final = 640
 _RESULT_EXPONENTS: Final = {"float32": (1, 254), "bfloat16": (1, 253), "float16": (113, 141)}
 
 
@@ -34,45 +35,62 @@ class NumpyKernels:
         values = _joined(element, planes, count)
         return _finished(values >> 1 | values << _top(element) if rotate else values, tail)
 
-    def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> float:
+    def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> int:
         """See `Kernels`."""
-        new, last, before = (
-            _widened(element, _values(element, buffer, count)[::_FIT_STRIDE]).view("<f4") for buffer in (data, *bases)
-        )
+        values = (_values(element, buffer, count)[:: count >> 13 | 1] for buffer in (data, *bases))
+        new, last, before = (_widened(element, some).view("<f4") for some in values)
         with np.errstate(all="ignore"):
-            step, next_step = (last - before).astype("<f8"), (new - last).astype("<f8")
-            both, alone = step * next_step, step * step
-            limit = float(np.finfo("<f4").max)
-            kept = (alone <= limit) & (both <= limit) & (both >= -limit)
-            # Added one by one, as the compiled loop does: np.sum adds in pairs and rounds otherwise.
-            product, square = (np.cumsum(np.append(0.0, part[kept]))[-1] for part in (both, alone))
-        return float(product / square) if square > 0 else 0.0
+            step = last - before
+            place = ((new - last) / step - np.float32(_RHO_LOWEST)) * np.float32(RHO_UNIT)
+        place = place[(step != 0) & ~np.isnan(place)]
+        if not place.size:
+            return 0
+        bins = np.clip(place, 0, _RHO_BINS - 1).astype("<i4")
+        return int(np.sort(bins)[bins.size // 2]) + _RHO_LOWEST * RHO_UNIT
 
     def subtract(
-        self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int, rho: float
+        self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int, rho: int
     ) -> list[memoryview]:
         """See `Kernels`."""
-        prediction, keys = _predicted(element, bases, count, rho)
+        last, *before = (_values(element, base, count) for base in bases)
+        prediction = _predicted(element, last, before[0], rho) if before else last
         difference = _line(element, _values(element, data, count)) - _line(element, prediction)
+        if before:
+            difference = _turned(difference, _down(element, last, before[0]))
         folded = difference << 1 ^ -(difference >> _top(element))
+        keys = _keys(element, last, *before)
         return _planes(element, folded if keys is None else folded[np.argsort(keys, kind="stable")])
 
     def add(
-        self,
-        element: Element,
-        planes: Sequence[Buffer],
-        bases: Sequence[Buffer],
-        count: int,
-        tail: Buffer,
-        rho: float,
+        self, element: Element, planes: Sequence[Buffer], bases: Sequence[Buffer], count: int, tail: Buffer, rho: int
     ) -> bytes:
         """See `Kernels`."""
-        prediction, keys = _predicted(element, bases, count, rho)
+        last, *before = (_values(element, base, count) for base in bases)
         folded = _joined(element, planes, count)
+        keys = _keys(element, last, *before)
         if keys is not None:
             grouped, folded = folded, np.empty_like(folded)
             folded[np.argsort(keys, kind="stable")] = grouped
-        return _finished(_line(element, _line(element, prediction) + (folded >> 1 ^ -(folded & 1))), tail)
+        difference = folded >> 1 ^ -(folded & 1)
+        if before:
+            difference = _turned(difference, _down(element, last, before[0]))
+            last = _predicted(element, last, before[0], rho)
+        return _finished(_line(element, _line(element, last) + difference), tail)
+
+    def thin(self, plane: Buffer) -> tuple[memoryview, memoryview]:
+        """See `Kernels`."""
+        values = np.frombuffer(plane, "u1")
+        here = values != 0
+        return _view(np.packbits(here, bitorder="little")), _view(values[here])
+
+    def thicken(self, bitmap: Buffer, others: Buffer, size: int) -> bytes | None:
+        """See `Kernels`."""
+        here: Any = np.unpackbits(np.frombuffer(bitmap, "u1"), bitorder="little").view("?")
+        if here[size:].any() or int(np.count_nonzero(here)) != len(others):
+            return None
+        values: Any = np.zeros(size, "u1")
+        values[here[:size]] = np.frombuffer(others, "u1")
+        return bytes(values.tobytes())
 
 
 def _values(element: Element, data: Buffer, count: int) -> Any:
@@ -86,7 +104,11 @@ def _top(element: Element) -> int:
 def _planes(element: Element, values: Any) -> list[memoryview]:
     """The planes of little-endian words."""
     columns = np.ascontiguousarray(values.view("u1").reshape(-1, element.width).T)
-    return [memoryview(column) for column in columns]
+    return [_view(column) for column in columns]
+
+
+def _view(values: Any) -> memoryview:
+    return memoryview(values)
 
 
 def _joined(element: Element, planes: Sequence[Buffer], count: int) -> Any:
@@ -107,21 +129,37 @@ def _line(element: Element, values: Any) -> Any:
     return values ^ (-(values >> _top(element)) & ((1 << _top(element)) - 1))
 
 
-def _predicted(element: Element, bases: Sequence[Buffer], count: int, rho: float) -> tuple[Any, Any]:
-    """The predicted values, and the keys of their groups or None."""
-    last = _values(element, bases[0], count)
-    if len(bases) == 2:
-        before = _values(element, bases[1], count)
-        return _extrapolated(element, last, before, rho), _step_keys(element, last, before)
+def _keys(element: Element, last: Any, before: Any = None) -> Any:
+    """The keys by which values are grouped; None if they are not."""
+    if before is not None:
+        step = _line(element, last) - _line(element, before)
+        step ^= -(step >> _top(element))
+        exponent = _widened(element, last) >> 23 & 15
+        length = _length(step | 1) >> 1 & 15 if element.width == 4 else _length(step.astype("<u4") * 2 + 1)
+        return (exponent << 4 | length).astype("u1")
     if not element.key_mask:
-        return last, None
-    return last, (last >> element.key_shift & element.key_mask).astype("u1")
+        return None
+    return (last >> element.key_shift & element.key_mask).astype("u1")
 
 
-def _extrapolated(element: Element, last: Any, before: Any, rho: float) -> Any:
+def _length(marked: Any) -> Any:
+    return (marked.astype("<f4").view("<u4") >> 23) - 127
+
+
+def _down(element: Element, last: Any, before: Any) -> Any:
+    """All bits set where the last step went down."""
+    return -((_line(element, last) - _line(element, before)) >> _top(element))
+
+
+def _turned(difference: Any, down: Any) -> Any:
+    return (difference ^ down) - down
+
+
+def _predicted(element: Element, last: Any, before: Any, rho: int) -> Any:
     a, b = _widened(element, last), _widened(element, before)
     with np.errstate(all="ignore"):
-        result = (a.view("<f4") + (a.view("<f4") - b.view("<f4")) * np.float32(rho)).view("<u4")
+        step = (a.view("<f4") - b.view("<f4")) * np.float32(rho / RHO_UNIT)
+        result = (a.view("<f4") + step).view("<u4")
     low, high = _RESULT_EXPONENTS[element.name]
     sound = _within(a, 32, 254) & _within(b, 1, 254) & _within(result, low, high)
     return np.where(sound, _narrowed(element, result), last).astype(last.dtype)
@@ -130,19 +168,6 @@ def _extrapolated(element: Element, last: Any, before: Any, rho: float) -> Any:
 def _within(bits: Any, low: int, high: int) -> Any:
     exponent = bits >> 23 & 255
     return (exponent >= low) & (exponent <= high)
-
-
-def _step_keys(element: Element, last: Any, before: Any) -> Any:
-    step = _line(element, last) - _line(element, before)
-    step ^= -(step >> _top(element))
-    exponent = _widened(element, last) >> 23 & 255
-    if element.width == 4:
-        return (_length(step | 1) << 3 | exponent & 7).astype("u1")
-    return (_length(step.astype("<u4") * 2 + 1) << 4 | exponent & 15).astype("u1")
-
-
-def _length(marked: Any) -> Any:
-    return (marked.astype("<f4").view("<u4") >> 23) - 127
 
 
 def _widened(element: Element, values: Any) -> Any:

@@ -28,7 +28,7 @@ MIN_GAIN: Final = 0.02
 _DELTA_PAYS: Final = 0.97
 _PATCH_PAYS: Final = 0.9
 
-_PIECE: Final = 24 * 1024
+_PIECE: Final = 16 * 1024
 _PIECES: Final = 3
 
 
@@ -124,13 +124,13 @@ def _order(data: Buffer, element: Element, bases: Sequence[Base]) -> int:
     size = len(data) // element.width * element.width
     piece = _pieces(data, size)
     last = _pieces(bases[0].data, size)
-    first = len(DELTA1.encode(piece, element, last))
-    if first >= _DELTA_PAYS * len(PLANES.encode(piece, element)):
+    first = DELTA1.estimate(piece, element, last)
+    if first >= _DELTA_PAYS * PLANES.estimate(piece, element):
         return 0
     if len(bases) < 2 or not element.predictable or len(bases[1].data) != len(data):
         return 1
     before = _pieces(bases[1].data, size)
-    return 2 if len(DELTA2.encode(piece, element, (last, before))) < first else 1
+    return 2 if DELTA2.estimate(piece, element, (last, before)) < first else 1
 
 
 def _pieces(data: Buffer, size: int) -> Buffer:
