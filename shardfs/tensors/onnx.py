@@ -69,6 +69,7 @@ _DTYPES: Final = {
 }
 _STRINGS: Final = 8
 _FRAMEWORKS: Final = {b"pytorch": "pytorch", b"tf2onnx": "tensorflow"}
+_ENTRIES: Final = (b"location", b"offset", b"length")  # what is said about external data
 _MAX_NUMBER: Final = 19  # decimal digits of an offset or a length
 
 
@@ -191,9 +192,8 @@ class _Found:
         self.stretches.append(tensor if plain else Stretch(tensor.name, None, (end - start,), start, end))
 
     def _elsewhere(self, message: _Message, dtype: str, shape: tuple[int, ...], length: int) -> ExternalTensor:
-        entries = message.entries
-        location = entries.get(b"location", b"").decode("utf-8", "replace")
-        offset, given = (_number(entries.get(key, b"0")) for key in (b"offset", b"length"))
+        location = message.entries.get(b"location", b"").decode("utf-8", "replace")
+        offset, given = (_number(message.entries.get(key, b"0")) for key in (b"offset", b"length"))
         if given not in (0, length) or offset > MAX_ELEMENTS:
             raise BrokenFileError("tensor of another size than its shape")
         location = self.locations.setdefault(location, location)
@@ -226,7 +226,8 @@ def _message(wire: Wire, place: Field) -> _Message:
                 message.name = wire.content(part, 4 * MAX_NAME).decode("utf-8", "replace")[:MAX_NAME]
             case 13:
                 key, value = _entry(wire, part)
-                message.entries[key] = value
+                if key in _ENTRIES:
+                    message.entries[key] = value
             case 14:
                 message.is_external = part.value == 1
             case number if number == _RAW or number in _TYPED:
@@ -238,7 +239,7 @@ def _numbers(wire: Wire, part: Field) -> list[int]:
     """The values of a repeated varint: one of them, or several packed into one field."""
     if part.wire == VARINT:
         return [part.value]
-    packed = wire.content(part, part.end - part.start) if part.end - part.start <= 10 * MAX_DIMENSIONS else b""
+    packed = wire.content(part, 10 * MAX_DIMENSIONS + 1)  # if there is more, it is more than a shape may hold
     values, position = [], 0
     while position < len(packed):
         value, position = varint(packed, position)
@@ -248,12 +249,15 @@ def _numbers(wire: Wire, part: Field) -> list[int]:
 
 def _entry(wire: Wire, part: Field) -> tuple[bytes, bytes]:
     """Key and value of one thing that is said about external data."""
-    texts = {1: b"", 2: b""}
+    key = value = b""
     for inner in wire.fields(part.start, part.end):
-        if inner.end - inner.start > MAX_NAME:
-            raise BrokenFileError("location of too many bytes")
-        texts[inner.number] = wire.content(inner, MAX_NAME)
-    return texts[1], texts[2]
+        if inner.number == 1:
+            key = wire.content(inner, MAX_NAME)
+        elif inner.number == 2:
+            value = wire.content(inner, MAX_NAME + 1)
+    if len(value) > MAX_NAME and key in _ENTRIES:
+        raise BrokenFileError("location of too many bytes")
+    return key, value
 
 
 def _number(text: bytes) -> int:
