@@ -80,13 +80,13 @@ class Repository:
         self._remotes: dict[str, Remote] = {}
         self._areas: dict[str, Area] = {}
         self._versions: dict[str, VersionList] = {}
-        self._cache: Cache | None = None
-        if self.settings.remotes:
-            self._cache = Cache.open(
-                self.settings.cache_dir,
-                limit_bytes=self.settings.cache_size,
-                free_floor_bytes=self.settings.cache_min_free,
-            )
+        # Without remotes most commands need no cache: it is opened by the first that does.
+        cache = Cache.open if self.settings.remotes else Cache
+        self._cache = cache(
+            self.settings.cache_dir,
+            limit_bytes=self.settings.cache_size,
+            free_floor_bytes=self.settings.cache_min_free,
+        )
         self.reader = Reader(
             self.store,
             cache=self._cache,
@@ -106,16 +106,14 @@ class Repository:
     def close(self) -> None:
         """Release files, connections and locks."""
         with self._guard:
-            for part in (
-                *self._areas.values(),
-                *self._remotes.values(),
-                self.reader,
-                self.chunks,
-                self._cache,
-                self.store,
-            ):
-                if part is not None:
-                    part.close()
+            for area in self._areas.values():
+                area.close()
+            for remote in self._remotes.values():
+                remote.close()
+            self.reader.close()
+            self.chunks.close()
+            self._cache.close()
+            self.store.close()
             self._areas.clear()
             self._remotes.clear()
 

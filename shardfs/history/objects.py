@@ -46,6 +46,14 @@ class ChunkSource(Protocol):
         ...
 
 
+class BaseSource(ChunkSource, Protocol):
+    """Where the bases of new chunks come from."""
+
+    def remember(self, id_: ChunkId, plaintext: bytes | memoryview) -> None:
+        """Take note of a chunk that is stored as a difference: it will be the base of the next version."""
+        ...
+
+
 class _Lru(Generic[K, V]):
     """Parsed values by id up to a budget of plaintext bytes; thread-safe."""
 

@@ -18,12 +18,12 @@ from blake3 import blake3
 from shardfs.chunking import LARGE_TENSOR
 from shardfs.codecs.registry import Base
 from shardfs.errors import FormatError, IntegrityError, NotFoundError, RemoteError, StoreError
-from shardfs.formats.ids import CommitId, Kind, ManifestId, TreeId
+from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
 from shardfs.formats.manifest import ChunkRef, Manifest
 from shardfs.formats.pack import Entry
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history.content import FileReader
-from shardfs.history.objects import ChunkSource, Objects
+from shardfs.history.objects import BaseSource, Objects
 from shardfs.staging.workspace import Workspace
 from shardfs.store.chains import Chains
 from shardfs.store.plaintext import Copy, PlaintextSource, stored_copies
@@ -47,10 +47,13 @@ def bases_for(repo: Workspace, batch: Batch, before: CommitId | None) -> Bases:
 
 
 class Bases:
-    """Finds bases for the files of one batch and reads them. `data` is for any thread, the rest for one."""
+    """Finds bases for the files of one batch and reads them.
+
+    `data` and `stored` are for any thread, the rest for one.
+    """
 
     def __init__(
-        self, store: Store, batch: Batch, objects: Objects, chunks: ChunkSource, before: TreeId | None, max_depth: int
+        self, store: Store, batch: Batch, objects: Objects, chunks: BaseSource, before: TreeId | None, max_depth: int
     ) -> None:
         """Look for bases of what goes into `batch`.
 
@@ -118,6 +121,10 @@ class Bases:
         except _UNREADABLE as error:
             _log.info("base %s cannot be read: %s", ref.id.hex()[:12], error)
             return []
+
+    def stored(self, id_: ChunkId, data: memoryview) -> None:
+        """Take note of a new chunk that is stored as a difference."""
+        self._chunks.remember(id_, data)
 
     def _read(self, ref: ChunkRef) -> bytes:
         if self._batch.entry(ref.id) is not None:

@@ -124,8 +124,12 @@ class Pipeline:
         try:
             if self._batch.has([id_]):
                 return id_, None
-            bases = self._bases.data(base, id_) if self._bases is not None and base is not None else []
-            return id_, registry.encode(data, dtype, bases)
+            if self._bases is None or base is None:
+                return id_, registry.encode(data, dtype)
+            encoded = registry.encode(data, dtype, self._bases.data(base, id_))
+            if encoded.bases:
+                self._bases.stored(id_, data)
+            return id_, encoded
         except BaseException:
             with self._guard:
                 self._claimed.discard(id_)

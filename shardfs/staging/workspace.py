@@ -10,7 +10,7 @@ from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import FileReader
-from shardfs.history.objects import ChunkSource, Objects
+from shardfs.history.objects import BaseSource, Objects
 from shardfs.staging.area import Area
 from shardfs.store.store import Store
 
@@ -39,8 +39,8 @@ class Workspace(Protocol):
         ...
 
     @property
-    def chunks(self) -> ChunkSource:
-        """Reads chunks and keeps few of them in memory."""
+    def chunks(self) -> BaseSource:
+        """Reads the bases of new chunks."""
         ...
 
     @property

@@ -1,6 +1,8 @@
 """The lazy read path: verified plaintext by id, from memory, packs here, the cache, or a remote.
 
-Every copy that is known is tried before a read fails, and nothing is returned that does not hash to its id.
+The cache holds what came from remotes, and the plaintext of chunks that are differences to differences; for those it
+is asked before the packs. Every copy that is known is tried before a read fails, and nothing is returned that does not
+hash to its id.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from shardfs.codecs import registry
 from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
@@ -125,7 +128,7 @@ class Reader:
 
         Args:
             store: its packs are tried first; its index knows the packs of remotes.
-            cache: keeps what comes from remotes.
+            cache: keeps what comes from remotes, and what takes long to decode.
             remote: opens a remote by name; None when there are none.
             budget_bytes: most bytes of decoded chunks in memory.
             deadline_s: seconds after which no further remote is asked for an id.
@@ -160,6 +163,11 @@ class Reader:
     def ahead(self, chunks: Sequence[ChunkRef]) -> None:
         """Start reading chunks that will be wanted soon; returns at once."""
         self._ahead.want([chunk for chunk in chunks if not self._memory.holds(chunk.id)])
+
+    def remember(self, id_: ChunkId, plaintext: bytes | memoryview) -> None:
+        """Keep the plaintext of a chunk in the cache, because to decode it takes long."""
+        if self._cache is not None:
+            self._cache.put(id_, registry.RAW.code, len(plaintext), (), plaintext)
 
     def object(self, kind: Kind, id_: bytes) -> bytes:
         """The canonical bytes of a commit, tree or manifest, verified against its id.
@@ -219,7 +227,9 @@ class Reader:
     def _from_anywhere(self, search: _Search) -> bytes | None:
         known = self._store.find(search.id)
         here = [c for c in known if c.place == LOCAL]
-        data = self._from_packs(search, here)
+        data = self._from_cache(search) if here and here[0].entry.bases else None
+        if data is None:
+            data = self._from_packs(search, here)
         if data is None and search.problems:
             # A gc may have moved the payload between the look into the index and the read.
             data = self._from_packs(search, [c for c in self._local(search) if c not in here])
@@ -251,6 +261,8 @@ class Reader:
             else:
                 with self._guard:
                     self._local_reads += 1
+                if len(search.trail) == 1 and self._is_deep(location.entry):
+                    self.remember(ChunkId(search.id), data)
                 return data
         return None
 
@@ -340,6 +352,10 @@ class Reader:
             raise ChunkCorruptedError(msg)
         found = self._memory.get(id_)
         return self._load(Kind.CHUNK, id_, None, search.trail) if found is None else found
+
+    def _is_deep(self, entry: Entry) -> bool:
+        """Whether an entry's bases have bases: one link takes 0.6 to 1.1 ms per MiB, a read from the cache 0.3."""
+        return any(found[0].entry.bases for base in entry.bases if (found := self._store.find(base)))
 
     def _doubted(self, search: _Search, location: Location) -> bool:
         reason = copies.doubt(location, search.kind, search.raw_size)
