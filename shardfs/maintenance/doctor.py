@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shardfs.codecs import kernels
 from shardfs.config import Settings
 from shardfs.errors import (
     FormatError,
@@ -62,6 +63,7 @@ def diagnose(store: Store, settings: Settings) -> list[Finding]:
         *_disk(store),
         *_cache(settings),
         *_fuse(),
+        *_kernels(),
         *_remotes(settings),
     ]
     return sorted(findings, key=lambda f: -LEVELS.index(f.level))
@@ -276,6 +278,12 @@ def _has_libfuse() -> bool:
             ctypes.CDLL(name)
             return True
     return False
+
+
+def _kernels() -> Iterator[Finding]:
+    name = kernels.active.name
+    remedy = "" if name == "compiled" else "install a C compiler and then shardfs again"
+    yield Finding("note" if remedy else "ok", f"float codecs use the {name} kernels", remedy)
 
 
 def _remotes(settings: Settings) -> Iterator[Finding]:

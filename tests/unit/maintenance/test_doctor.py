@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from shardfs import config
+from shardfs.codecs import kernels
 from shardfs.formats.ids import CommitId
 from shardfs.maintenance.doctor import Finding, diagnose, fix
 from shardfs.store.store import Store
@@ -108,5 +109,6 @@ def test_the_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = [f.what for f in diagnose(store, config.load(None))]
     assert any("GiB free" in what for what in found)
     assert any("fusermount3" in what for what in everything)
+    assert any(f"the {kernels.active.name} kernels" in what for what in everything)
     with store.lock.hold("test"):
         assert any("writing" in f.what for f in diagnose(store, config.load(None)))
