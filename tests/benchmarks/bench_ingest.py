@@ -1,9 +1,10 @@
 """Commit large checkpoints with shardfs and its peers.
 
-    python -m tests.benchmarks.bench_ingest [--series DIR] [--repeats N] [--only NAME ...] [--quick]
+    python -m tests.benchmarks.bench_ingest [--series DIR] [--repeats N] [--only NAME ...] [--rows WORD ...] [--quick]
 
 Random GPT-like state dicts as .pt files, each copied over the one before and committed; see synthetic.py. Seconds end
-with `sync -f`, for every tool. DIR keeps the files for other runs; see series.py.
+with `sync -f`, for every tool; `cp` shows what of them is the disk. With TMPDIR on a tmpfs none is, and no tool has
+written anything. DIR keeps the files for other runs; see series.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from tests.benchmarks import schemes
 from tests.benchmarks.measuring import MB, Cost, invocation, machine, median, table, with_ratio
 from tests.benchmarks.series import make
-from tests.benchmarks.tools import VERSIONED, Shardfs, Tool, commands, present
+from tests.benchmarks.tools import VERSIONED, Copy, Shardfs, Tool, commands, present
 
 NAME = "model.pt"
 BLOCK = 512  # bytes that count as changed together; a tensor of a .pt begins at a multiple of 64
@@ -135,10 +136,11 @@ def main() -> None:
     parser.add_argument("--series", type=Path, help="folder of the files; what is missing in it is made")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="names of tools")
+    parser.add_argument("--rows", nargs="+", help="words of titles of files")
     parser.add_argument("--quick", action="store_true", help="one small file, once")
     given = parser.parse_args()
     repeats = 1 if given.quick else given.repeats
-    tools = [tool for tool in present(VERSIONED) if not given.only or tool.name in given.only]
+    tools = [tool for tool in present((*VERSIONED, Copy)) if not given.only or tool.name in given.only]
     zipnn = schemes.present(["zipnn"]) if not given.only or "zipnn" in given.only else []
     print(f"## Commit of large checkpoints\n\n{machine()} of {repeats} runs, peaks are the highest.\n")
     print(f"Made by `{invocation()}`.\n")
@@ -146,6 +148,8 @@ def main() -> None:
         work = Path(name)
         series = (given.series or work / "series").absolute()
         for case in QUICK if given.quick else CASES:
+            if given.rows and not any(word in case.title for word in given.rows):
+                continue
             make(series, [case.folder])
             costs: Costs = defaultdict(list)
             for _ in range(repeats):  # all tools in turn, so that a busy minute hits them alike

@@ -228,6 +228,16 @@ class Casync(Tool):
     stays = True
 
 
+class Copy(Tool):
+    """A plain copy of every version: what the disk alone takes."""
+
+    name = "cp"
+    programs = ("cp",)
+    version_of = "cp --version"
+    create = ("mkdir store",)
+    commit = ("cp -r project store/v$N",)
+
+
 class Squashfs(Tool):
     """One compressed image of the last version, mounted with squashfuse; it keeps no versions."""
 
