@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+from random import Random
 
 import pytest
 import zstandard
 
 from shardfs.codecs import registry
-from shardfs.codecs.registry import RAW, ZSTD
+from shardfs.codecs.elements import ELEMENT_OF_DTYPE
+from shardfs.codecs.registry import DELTA1, DELTA2, PATCH, PLANES, RAW, ZSTD, Base
 from shardfs.errors import MalformedError, UnsupportedVersionError
+from shardfs.tensors.dtypes import BLOCKS
 from tests.stores import noise
 
 
@@ -74,3 +78,116 @@ def test_threads_do_not_share_contexts() -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def floats(values: list[float]) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def series(versions: int, count: int = 40_000) -> list[bytes]:
+    """Weights that go on in the direction of their last step, and jitter; the newest first."""
+    random = Random(versions)
+    values = [random.gauss(0, 0.02) for _ in range(count)]
+    steps = [random.gauss(0, 1e-4) for _ in range(count)]
+    made = [floats(values)]
+    for _ in range(versions - 1):
+        steps = [0.9 * step + random.gauss(0, 1e-6) for step in steps]
+        values = [value + step for value, step in zip(values, steps, strict=True)]
+        made.append(floats(values))
+    return made[::-1]
+
+
+def sizes_and_codes(data: bytes, dtype: str | None, bases: list[bytes]) -> list[tuple[int, int]]:
+    """Code and payload size with no base, one and two; all decode."""
+    made = []
+    for count in range(3):
+        chosen = registry.encode(data, dtype, [Base(bytes([i]), base) for i, base in enumerate(bases[:count])])
+        assert chosen.bases == (b"\0", b"\1")[: len(chosen.bases)]
+        assert registry.decode(chosen.codec, chosen.payload, len(data), bases[: len(chosen.bases)]) == data
+        made.append((chosen.codec, len(chosen.payload)))
+    return made
+
+
+def test_every_base_makes_a_trained_tensor_smaller() -> None:
+    new, last, before = series(3)
+    found = sizes_and_codes(new, "float32", [last, before])
+    assert [code for code, _ in found] == [PLANES.code, DELTA1.code, DELTA2.code]
+    (_, solo), (_, first), (_, second) = found
+    assert second < 0.9 * first
+    assert first < 0.9 * solo
+    assert solo < 0.9 * len(new)
+
+
+def test_a_base_that_does_not_help_is_not_named() -> None:
+    new, other = series(1)[0], floats([Random(9).gauss(0, 0.02) for _ in range(40_000)])
+    assert [code for code, _ in sizes_and_codes(new, "float32", [other, other])] == [PLANES.code] * 3
+    steady, last, _ = series(3)
+    assert [code for code, _ in sizes_and_codes(steady, "float32", [last, last])][2] == DELTA1.code
+
+
+@pytest.mark.parametrize("dtype", sorted(ELEMENT_OF_DTYPE))
+def test_an_almost_equal_base_leaves_almost_nothing(dtype: str) -> None:
+    last = noise(1, 100_003)
+    new = bytearray(last)
+    new[50_000] ^= 1
+    code, size = sizes_and_codes(bytes(new), dtype, [last, last])[1]
+    assert code == DELTA1.code
+    assert size < 3000
+    assert sizes_and_codes(last, dtype, [last, last])[1][1] < 3000
+
+
+def test_a_tensor_of_another_length_is_no_base() -> None:
+    new, last, before = series(3)
+    for one, two in ((last[:-4], before), (last + b"more", before), (b"", b"")):
+        assert [code for code, _ in sizes_and_codes(new, "float32", [one, two])] == [PLANES.code] * 3
+    assert sizes_and_codes(new, "float32", [last, before[:-4]])[2][0] == DELTA1.code
+
+
+def test_edited_text_is_a_patch() -> None:
+    text = b"".join(b"line %d of a configuration, sum %d\n" % (i, i * i) for i in range(3000))
+    edited = text[:30_000] + b"inserted" + text[30_000:60_000] + text[70_000:]
+    found = sizes_and_codes(edited, None, [text, text])
+    assert [code for code, _ in found] == [ZSTD.code, PATCH.code, PATCH.code]
+    assert found[1][1] < 200
+    assert [code for code, _ in sizes_and_codes(edited, None, [noise(4, 50_000), text])] == [ZSTD.code] * 3
+    code, size = sizes_and_codes(noise(5, 100_000), None, [noise(5, 120_000)])[1]
+    assert code == PATCH.code
+    assert size < 100
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "int8", "q4_0"])
+def test_nothing_and_little(dtype: str | None) -> None:
+    for size in (0, 1, 3, 4, 5):
+        data = noise(size, size)
+        assert {code for code, _ in sizes_and_codes(data, dtype, [data, data])} <= {RAW.code}
+
+
+def test_zeros_are_nothing() -> None:
+    for dtype in ("float32", "bfloat16", "int64", None):
+        assert max(size for _, size in sizes_and_codes(bytes(1 << 20), dtype, [noise(1, 1 << 20)])) < 600
+
+
+def test_every_dtype_of_whole_bytes_has_its_element() -> None:
+    assert {name for name, (elements, _) in BLOCKS.items() if elements == 1} <= ELEMENT_OF_DTYPE.keys()
+    for name, element in ELEMENT_OF_DTYPE.items():
+        assert BLOCKS[name][1] % element.width == 0
+
+
+@pytest.mark.parametrize("code", [DELTA1.code, DELTA2.code, PATCH.code])
+def test_bases_must_be_there(code: int) -> None:
+    count = registry.codec_by_code(code).base_count
+    for wrong in range(4):
+        if wrong != count:
+            with pytest.raises(MalformedError, match=f"{wrong} bases, expected {count}"):
+                registry.decode(code, b"", 4, [b"1234"] * wrong)
+
+
+def test_bases_of_another_length_are_refused() -> None:
+    new, last, before = series(3, 100)
+    payload = registry.encode(new, "float32", [Base(b"1", last), Base(b"2", before)])
+    assert payload.codec == DELTA2.code
+    for bases in ([last[1:], before], [last, before + b"x"], [b"", b""]):
+        with pytest.raises(MalformedError, match="bases of"):
+            registry.decode(DELTA2.code, payload.payload, len(new), bases)
+    with pytest.raises(MalformedError, match="empty base"):
+        registry.decode(PATCH.code, b"x", 1, [b""])
