@@ -109,13 +109,13 @@ class Index:
         return [found for row in self._query(sql, (id_,)) if (found := _location(row))]
 
     def find_many(self, ids: Iterable[bytes]) -> dict[bytes, Location]:
-        """The best copy (local before remote) of each id that is known."""
+        """The copy of each id that `find` gives first."""
         found: dict[bytes, Location] = {}
         for part, marks in _parts(ids):
             sql = f"""
                 SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.bases
                 FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
-                WHERE e.id IN ({marks}) ORDER BY c.place DESC"""
+                WHERE e.id IN ({marks}) ORDER BY c.place DESC, p.pack"""
             for row in self._query(sql, part):
                 if location := _location(row):
                     found[row[3]] = location

@@ -58,6 +58,14 @@ def test_local_copies_come_first(index: Index) -> None:
     assert index.find(_id(99)) == []
 
 
+@pytest.mark.parametrize("order", [(1, 2, 3, 4), (4, 3, 2, 1), (2, 4, 1, 3)])
+def test_a_look_for_many_gives_the_copies_that_are_read_first(index: Index, order: tuple[int, ...]) -> None:
+    for number in order:
+        index.add_packs([_table(number, 10, 11)], place="far" if number == 1 else LOCAL)
+        index.add_packs([_table(10 + number, 12)], place=f"remote{number}")
+    assert index.find_many([_id(10), _id(11), _id(12)]) == {_id(n): index.find(_id(n))[0] for n in (10, 11, 12)}
+
+
 def test_lookups_of_many_ids(index: Index) -> None:
     index.add_packs([_table(1, *range(2000))])
     assert index.has(map(_id, range(-0, 3000))) == {_id(i) for i in range(2000)}
