@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -46,6 +47,7 @@ _REBUILD_TENSOR: Final = frozenset(
     }
 )
 _REBUILD_SUBCLASS: Final = "torch._tensor _rebuild_from_type_v2"
+_BROKEN: Final = (ValueError, IndexError, KeyError, TypeError, RecursionError)  # what a malformed pickle raises
 _MODULE_DICTS: Final = frozenset({"_parameters", "_buffers", "_modules"})
 
 
@@ -95,32 +97,48 @@ class _Node:
             self.add(len(self.items or ()), value)
 
 
-def scan(data: bytes) -> list[View] | None:
+def scan(pickle: bytes | BytesIO, limit: int = MAX_OPERATIONS) -> list[View] | None:
     """The tensors of a pickle in the order of their names in it, aliases included.
 
-    Names join the keys that lead to a tensor with dots, as state dicts do. None when the bytes are not
-    a pickle, exceed the limits, or describe an impossible tensor.
+    Names join the keys that lead to a tensor with dots, as state dicts do.
+
+    Args:
+        pickle: at most `MAX_PICKLE` bytes; a stream is left behind the pickle that it starts with.
+        limit: of operations.
+
+    Returns:
+        None when the bytes are not a pickle, exceed the limits, or describe an impossible tensor.
     """
-    if len(data) > MAX_PICKLE:
-        return None
     try:
-        views = list(islice(_views(_Machine().run(data)), MAX_VIEWS + 1))
-    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
+        views = list(islice(_views(_Machine().run(pickle, limit)), MAX_VIEWS + 1))
+    except _BROKEN:
         return None
     return views if len(views) <= MAX_VIEWS else None
 
 
+def scan_strings(pickle: BytesIO, limit: int) -> list[str] | None:
+    """The strings in the list that a pickle holds, as `scan` reads it; None if it holds anything else."""
+    try:
+        root = _Machine().run(pickle, limit)
+    except _BROKEN:
+        return None
+    if not isinstance(root, _Node) or root.function is not None:
+        return None
+    values = [value for _, value in root.items or ()]
+    return [value for value in values if isinstance(value, str)] if all(isinstance(v, str) for v in values) else None
+
+
 class _Machine:
-    """Follows opcodes; a malformed pickle raises one of the errors that `scan` catches."""
+    """Follows opcodes; a malformed pickle raises one of `_BROKEN`."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, data: bytes) -> object:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if count >= MAX_OPERATIONS:
+    def run(self, pickle: bytes | BytesIO, limit: int) -> object:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+            if count >= limit:
                 raise ValueError("pickle of too many operations")
             if opcode.name == "STOP":
                 break

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from shardfs.tensors import gguf, npy, npz, onnx, safetensors, torchzip, ziparchive
+from shardfs.tensors import gguf, npy, npz, onnx, safetensors, torchlegacy, torchzip, ziparchive
 from shardfs.tensors.layout import Layout, ReadAt
 
-# The pickled magic number that torch.save wrote first before it wrote zip files (torch < 1.6).
-_TORCH_LEGACY: Final = bytes.fromhex("8002 8a0a 6cfc 9c46 f920 6aa8 5019 2e")
 _HEAD: Final = 16  # bytes that tell any of the formats
-
-_WITHOUT_LAYOUT: Final = (
-    (b"\x89HDF\r\n\x1a\n", Layout("hdf5")),
-    (_TORCH_LEGACY, Layout("torch-legacy", "pytorch")),
-)
+_HDF5: Final = b"\x89HDF\r\n\x1a\n"
 
 
 def _archive(read_at: ReadAt, size: int) -> Layout | None:
@@ -29,6 +23,7 @@ _READERS: Final = (
     (b"PK\x03\x04", _archive),
     (gguf.MAGIC, gguf.read_layout),
     (npy.MAGIC, npy.read_layout),
+    (torchlegacy.MAGIC, torchlegacy.read_layout),
 )
 
 
@@ -44,9 +39,8 @@ def detect(read_at: ReadAt, size: int, name: bytes = b"") -> Layout | None:
     for magic, read_layout in _READERS:
         if head.startswith(magic):
             return read_layout(read_at, size)
-    for magic, layout in _WITHOUT_LAYOUT:
-        if head.startswith(magic):
-            return layout
+    if head.startswith(_HDF5):
+        return Layout("hdf5")
     if safetensors.is_safetensors(head, size):
         return safetensors.read_layout(read_at, size)
     return onnx.read_layout(read_at, size) if name.lower().endswith(b".onnx") else None

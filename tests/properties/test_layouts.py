@@ -22,9 +22,10 @@ from shardfs.tensors.dtypes import stored_size
 from shardfs.tensors.picklescan import scan
 
 
-def saved() -> bytes:
+def saved(*, legacy: bool = False) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"a": torch.arange(300.0), "b": {"c": torch.zeros(2, 3), "d": [torch.ones(7)]}}, buffer)
+    value = {"a": torch.arange(300.0), "b": {"c": torch.zeros(2, 3), "d": [torch.ones(7)]}}
+    torch.save(value, buffer, _use_new_zipfile_serialization=not legacy)
     return buffer.getvalue()
 
 
@@ -77,6 +78,7 @@ SAFE = save({"a": torch.arange(300.0), "b": torch.zeros(2, 3)})
 GGUF = ggml()
 REAL = {
     "torch-zip": TORCH,
+    "torch-legacy": saved(legacy=True),
     "safetensors": SAFE,
     "npz": arrays(),
     "npy": array(),
@@ -156,6 +158,7 @@ def test_any_bytes(prefix: bytes, data: bytes) -> None:
     check(prefix + data)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(sorted(REAL)), st.integers(0, 2**32), st.integers(1, 8))
 def test_damaged_files(kind: str, seed: int, count: int) -> None:
@@ -174,10 +177,13 @@ def header_of(kind: str) -> tuple[int, int]:
             return 8, len(data) - 168
         case "npy":
             return 6, 128
+        case "torch-legacy":
+            return 15, data.rfind(b".", 0, -1240) + 1
         case _:
             return 0, len(data)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @settings(max_examples=800, deadline=None)
 @given(st.sampled_from(sorted(REAL)), st.integers(0, 2**32), st.integers(1, 4))
 def test_damaged_headers(kind: str, seed: int, count: int) -> None:

@@ -148,12 +148,6 @@ def test_the_stem_is_no_part_of_any_name(tmp_path: Path) -> None:
     assert set(names(layout)) == {"w"}
 
 
-def test_legacy_files_are_recognised(detected: Detect) -> None:
-    layout = detected(saved({"w": torch.zeros(4)}, _use_new_zipfile_serialization=False))
-    assert layout == Layout("torch-legacy", "pytorch")
-    assert layout.parameters is None
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_torchscript(detected: Detect) -> None:
