@@ -21,11 +21,13 @@ from shardfs.progress import Progress
 from shardfs.staging.area import Area
 from shardfs.staging.bases import bases_for
 from shardfs.staging.comparing import Comparer, Listing, place_of
-from shardfs.staging.entries import stage
+from shardfs.staging.entries import Staging
 from shardfs.staging.ingest import Ingest
 from shardfs.staging.nodes import NodeKind, NodeStat, PathKey
-from shardfs.staging.scan import Found, Scanner
+from shardfs.staging.scan import Folder, Scanner
+from shardfs.staging.smallfiles import SmallFiles
 from shardfs.staging.statcache import FILE_NAME, StatCache
+from shardfs.staging.unchanged import Unchanged
 from shardfs.staging.workspace import Workspace
 from shardfs.store.store import Batch
 
@@ -67,7 +69,7 @@ def add(repo: Workspace, files: Iterable[str | Path], *, update_deleted: bool, p
     targets = [Path(file) for file in files]
     if not targets:  # to the scanner, no path means all of the work tree
         return AddReport()
-    found = list(Scanner(root).scan(targets, directories=True))
+    found = list(Scanner(root).scan(targets))
     with repo.store.lock.hold("add"):
         area, cache = repo.area(), stat_cache(repo)
         if repo.store.index.lacks_sound_copies():
@@ -83,14 +85,14 @@ def add(repo: Workspace, files: Iterable[str | Path], *, update_deleted: bool, p
 def _stage(
     repo: Workspace,
     root: Path,
-    found: list[Found],
+    found: list[Folder],
     listing: Listing,
     cache: StatCache,
     progress: Progress | None,
 ) -> tuple[AddReport, list[Item]]:
     """Make the content of files durable; returns what differs from the area's listing."""
     report, items = AddReport(), []
-    total, done = sum(status.st_size for _, status in found if stat.S_ISREG(status.st_mode)), 0
+    total, done = sum(map(_size, found)), 0
 
     def advance(count: int) -> None:
         nonlocal done
@@ -99,32 +101,50 @@ def _stage(
         if progress is not None:
             progress(done, total, "add")
 
+    unchanged = Unchanged(listing, Comparer(root, repo.objects, cache), cache)
+    base = os.fsencode(root)
     with repo.store.batch("add") as batch:
         items += _empty_folders(batch, found, listing)
         with Ingest(batch, advance, bases_for(repo, batch, repo.head_commit())) as ingest:
-            for staged in stage(root, found, ingest, cache):
-                if not staged.was_read and isinstance(staged.entry, FileEntry):
-                    done += staged.entry.size
-                node = listing.at(staged.path)
-                if node is not None and node.entry == staged.entry:
-                    report.unchanged += 1
+            staging = Staging(base, SmallFiles(base, batch, advance), ingest, cache)
+            for folder in found:
+                if unchanged.holds(folder):
+                    done += _size(folder)
+                    report.unchanged += len(folder.names)
                     continue
-                report.files += 1
-                items.append((tuple(staged.path.split(b"/")), staged.entry, staged.mtime_ns))
+                before = len(items)
+                for staged in staging.stage(folder.found()):
+                    if not staged.was_read and isinstance(staged.entry, FileEntry):
+                        done += staged.entry.size
+                    node = listing.at(staged.path)
+                    if node is None or node.entry != staged.entry:
+                        items.append((tuple(staged.path.split(b"/")), staged.entry, staged.mtime_ns))
+                added = len(items) - before
+                report.files += added
+                report.unchanged += len(folder.names) - added
+                if not added:
+                    unchanged.learn(folder)
         report.bytes_stored = batch.stored_bytes
     return report, items
 
 
-def _empty_folders(batch: Batch, found: list[Found], listing: Listing) -> list[Item]:
+def _size(folder: Folder) -> int:
+    """Bytes of the files in a folder."""
+    return sum(status.st_size for status in folder.statuses if stat.S_ISREG(status.st_mode))
+
+
+def _empty_folders(batch: Batch, found: list[Folder], listing: Listing) -> list[Item]:
     """Directories without content that staging does not have."""
-    folders = [path for path, status in found if stat.S_ISDIR(status.st_mode)]
-    parents = {path.rpartition(b"/")[0] for path, _ in found}
+    parents = {folder.path.rpartition(b"/")[0] for folder in found}
     items: list[Item] = []
-    for path in folders:
+    for folder in found:
+        path = folder.path
+        if folder.names or not folder.whole or path in parents:
+            continue
         node = listing.at(path)
-        if path not in parents and (node is None or node.kind is not NodeKind.DIR):
+        if node is None or node.kind is not NodeKind.DIR:
             if not items:
-                batch.put(Kind.TREE, EMPTY_TREE.to_bytes(), id_=EMPTY_TREE.id)
+                batch.put(Kind.TREE, EMPTY_TREE.to_bytes())
             items.append((tuple(path.split(b"/")), DirEntry(path.rpartition(b"/")[2], EMPTY_TREE.id), None))
     return items
 
@@ -216,7 +236,7 @@ def stage_directory(repo: Workspace, directory: Path, branch: str, progress: Pro
     if not directory.is_dir():
         msg = f"{directory} is not a directory"
         raise PathNotFoundError(msg)
-    found = list(Scanner(directory).scan(directories=True))
+    found = list(Scanner(directory).scan())
     with repo.store.lock.hold("import"):
         area = repo.area(branch)
         if next(area.changes(), None) is not None:
@@ -225,10 +245,17 @@ def stage_directory(repo: Workspace, directory: Path, branch: str, progress: Pro
         inside = repo.root is not None and directory.resolve() == repo.root.resolve()
         cache = stat_cache(repo) if inside else StatCache(None)
         _, items = _stage(repo, directory, found, Listing(area), cache, progress)
-        wanted = {tuple(path.split(b"/")) for path, _ in found}
+        wanted = {tuple(path.split(b"/")) for folder in found for path in _paths(folder)}
         _remove_except(area, [()], wanted.__contains__)
         area.put_entries(items)
         cache.save(repo.store.index.packs())
+
+
+def _paths(folder: Folder) -> Iterator[bytes]:
+    """A directory and what was found in it."""
+    yield folder.path
+    for path, _ in folder.found():
+        yield path
 
 
 def _relative(root: Path, target: Path) -> PathKey:

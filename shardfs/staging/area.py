@@ -329,6 +329,12 @@ class Area:
             overlay = Overlay.load(db)
         return changes(overlay, self._view)
 
+    def changed_directories(self) -> frozenset[int]:
+        """Inode numbers of directories that have a change in them or below; all others show a committed tree."""
+        with self._database.read() as db:
+            overlay = Overlay.load(db)
+        return frozenset(overlay.dirs) if overlay.rows else frozenset()
+
     def unfinished(self) -> _Paths:
         """Files that are being written to: a commit takes their last stable content, or leaves new ones out."""
         with self._database.read() as db:

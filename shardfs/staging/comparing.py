@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 from shardfs.errors import AreaError
-from shardfs.formats.ids import chunk_id
-from shardfs.formats.tree import FileEntry, LinkEntry, TreeEntry
+from shardfs.formats.ids import TreeId, chunk_id
+from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, TreeEntry
 from shardfs.history import paths
 from shardfs.history.content import manifest_of
 from shardfs.history.objects import Objects
@@ -22,6 +22,7 @@ class Listing:
 
     def __init__(self, area: Area) -> None:
         self._area = area
+        self._changed: frozenset[int] | None = None
         self._folders: dict[bytes, dict[bytes, NodeStat]] = {}
 
     def at(self, path: bytes) -> NodeStat | None:
@@ -36,6 +37,17 @@ class Listing:
         if path not in self._folders:
             self._folders[path] = self._load(path)
         return self._folders[path]
+
+    def tree(self, path: bytes) -> TreeId | None:
+        """The committed tree that a directory shows; None when something in or below it is changed, or it is none."""
+        if self._changed is None:
+            self._changed = self._area.changed_directories()
+        if not path:
+            return self._area.base if self._area.root not in self._changed else None
+        node = self.at(path)
+        if node is None or not isinstance(node.entry, DirEntry) or node.ino in self._changed:
+            return None
+        return node.entry.tree
 
     def _load(self, folder: bytes) -> dict[bytes, NodeStat]:
         try:

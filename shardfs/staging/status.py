@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from shardfs.staging.comparing import Comparer, Listing, is_tracked
 from shardfs.staging.nodes import NodeKind
 from shardfs.staging.scan import Scanner
 from shardfs.staging.statcache import StatCache
+from shardfs.staging.unchanged import Unchanged
 from shardfs.staging.workspace import Workspace
 
 
@@ -58,20 +60,40 @@ def status(repo: Workspace) -> Status:
 
 def _compare(repo: Workspace, root: Path, listing: Listing, cache: StatCache, result: Status) -> None:
     comparer = Comparer(root, repo.objects, cache)
+    unchanged = Unchanged(listing, comparer, cache)
     refused: list[bytes] = []
-    found = list(Scanner(root, refused=refused).scan())
     untracked: list[bytes] = []
-    for path, info in found:
-        node = listing.at(path)
-        if node is None or not is_tracked(node):
-            untracked.append(path)
-        elif not comparer.same(path, info, node.entry):
-            result.modified.append(os.fsdecode(path))
+    there: dict[bytes, frozenset[bytes]] = {path: frozenset() for path in cache.folders()}
+    for folder in Scanner(root, refused=refused).scan():
+        if unchanged.holds(folder):
+            there.pop(folder.path, None)
+            continue
+        same = True
+        for path, info in folder.found():
+            node = listing.at(path)
+            if node is None or not is_tracked(node):
+                untracked.append(path)
+                same = False
+            elif not comparer.same(path, info, node.entry):
+                result.modified.append(os.fsdecode(path))
+                same = False
+        if same:
+            unchanged.learn(folder)
+        there[folder.path] = frozenset(folder.joined_names().split(b"\0"))
     result.untracked = _collapse(untracked, listing)
-    present = {path for path, _ in found}
-    result.missing = [
-        os.fsdecode(path) for path in cache.paths() if path not in present and is_tracked(listing.at(path))
-    ]
+    result.missing = [os.fsdecode(path) for path in _missing(there, listing, cache)]
+    cache.save(repo.store.index.packs())
+
+
+def _missing(there: Mapping[bytes, frozenset[bytes]], listing: Listing, cache: StatCache) -> list[bytes]:
+    """Files that the cache knows and staging has, in directories whose names that are there are given."""
+    known = (
+        folder + b"/" + name if folder else name
+        for folder, names in there.items()
+        for name in cache.names(folder)
+        if name not in names
+    )
+    return sorted(path for path in known if is_tracked(listing.at(path)))
 
 
 def _collapse(untracked: list[bytes], listing: Listing) -> list[str]:

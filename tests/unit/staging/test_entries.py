@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from shardfs.errors import FileChangedError, UnsupportedFileError
 from shardfs.formats.ids import chunk_id
 from shardfs.formats.tree import FileEntry, LinkEntry
-from shardfs.staging.entries import Staged, stage
+from shardfs.staging.entries import Staged, Staging
 from shardfs.staging.ingest import Ingest
 from shardfs.staging.scan import Found, Scanner
+from shardfs.staging.smallfiles import SmallFiles
 from shardfs.staging.statcache import FILE_NAME, StatCache
 from shardfs.store.store import Store
 
@@ -34,10 +35,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def staged(root: Path, store: Store, found: list[Found] | None = None) -> list[Staged]:
     cache = StatCache(store.layout.root / FILE_NAME, store.index.packs())
+    base = os.fsencode(root)
     with store.batch() as batch, Ingest(batch) as ingest:
-        entries = list(stage(root, Scanner(root).scan() if found is None else found, ingest, cache))
+        staging = Staging(base, SmallFiles(base, batch, lambda _: None), ingest, cache)
+        entries = list(staging.stage(all_of(root) if found is None else found))
     cache.save(store.index.packs())
     return entries
+
+
+def all_of(root: Path) -> list[Found]:
+    return [found for folder in Scanner(root).scan() for found in folder.found()]
 
 
 def test_files_and_links_become_entries(root: Path, store: Store) -> None:
@@ -92,7 +99,7 @@ def test_files_that_vanish_or_change_kind_are_named(root: Path, store: Store) ->
     for name in ("a", "b", "c"):
         (root / name).write_text(name)
     (root / "l").symlink_to("a")
-    a, b, c, link = Scanner(root).scan()
+    a, b, c, link = all_of(root)
     (root / "a").unlink()
     (root / "l").unlink()
     (root / "b").unlink()

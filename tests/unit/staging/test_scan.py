@@ -31,7 +31,8 @@ def make(root: Path, *names: str) -> None:
 
 
 def found(root: Path, *paths: str, ignored: bool = False) -> list[str]:
-    return [os.fsdecode(path) for path, _ in Scanner(root, ignored=ignored).scan([Path(p) for p in paths])]
+    folders = Scanner(root, ignored=ignored).scan([Path(p) for p in paths])
+    return [os.fsdecode(path) for folder in folders for path, _ in folder.found()]
 
 
 def test_everything_in_order(root: Path) -> None:
@@ -42,7 +43,8 @@ def test_everything_in_order(root: Path) -> None:
 
 def test_stats_come_with_it(root: Path) -> None:
     make(root, "a")
-    ((path, status),) = Scanner(root).scan()
+    (folder,) = Scanner(root).scan()
+    ((path, status),) = folder.found()
     assert path == b"a"
     assert (status.st_size, status.st_ino) == (1, (root / "a").stat().st_ino)
 
@@ -51,12 +53,30 @@ def test_an_empty_root_has_nothing(root: Path) -> None:
     assert found(root) == []
 
 
-def test_directories_on_request(root: Path) -> None:
-    make(root, "d/e/x")
+def test_directories_come_before_what_is_in_them(root: Path) -> None:
+    make(root, "d/e/x", "d/e/w", "y")
     (root / "empty").mkdir()
-    got = list(Scanner(root).scan(directories=True))
-    assert [path for path, _ in got] == [b"d", b"d/e", b"d/e/x", b"empty"]
-    assert [stat.S_ISDIR(status.st_mode) for _, status in got] == [True, True, False, True]
+    got = list(Scanner(root).scan())
+    assert [(folder.path, folder.names) for folder in got] == [
+        (b"", ["y"]),
+        (b"d", []),
+        (b"d/e", ["w", "x"]),
+        (b"empty", []),
+    ]
+    assert all(folder.whole for folder in got)
+
+
+def test_a_folder_of_which_a_part_was_asked_for_is_not_whole(root: Path) -> None:
+    make(root, "d/a1", "d/a2", "d/b", "e/a1")
+    for paths, expected in (
+        (["d/a1"], [(b"d", ["a1"], False)]),
+        (["d/a*"], [(b"d", ["a1", "a2"], False)]),
+        (["*/a1"], [(b"d", ["a1"], False), (b"e", ["a1"], True)]),
+        (["d/a2", "d"], [(b"d", ["a2"], False), (b"d", ["a1", "b"], False)]),
+        (["e", "d"], [(b"e", ["a1"], True), (b"d", ["a1", "a2", "b"], True)]),
+    ):
+        got = Scanner(root).scan([Path(path) for path in paths])
+        assert [(folder.path, folder.names, folder.whole) for folder in got] == expected
 
 
 def test_own_and_git_directories_are_left_out(root: Path) -> None:
@@ -73,7 +93,7 @@ def test_links_are_found_and_not_followed(root: Path) -> None:
     (root / "to_file").symlink_to("d/a")
     (root / "dangling").symlink_to("nowhere")
     (root / "loop").symlink_to(".")
-    got = dict(Scanner(root).scan())
+    got = {path: status for folder in Scanner(root).scan() for path, status in folder.found()}
     assert list(got) == [b"dangling", b"loop", b"to_dir", b"to_file", b"d/a", b"outside/b"]
     assert stat.S_ISLNK(got[b"to_dir"].st_mode)
     assert found(root, "to_dir") == ["to_dir"]
@@ -182,7 +202,9 @@ def test_names_that_are_no_utf8(root: Path) -> None:
     folder = os.fsencode(root) + b"/\xe9"
     Path(os.fsdecode(folder)).mkdir()
     Path(os.fsdecode(folder + b"/" + name)).touch()
-    assert [path for path, _ in Scanner(root).scan()] == [b"\xe9/" + name]
+    *_, folder = Scanner(root).scan()
+    assert [path for path, _ in folder.found()] == [b"\xe9/" + name]
+    assert folder.joined_names() == name
     assert found(root, os.fsdecode(b"\xe9")) == [os.fsdecode(b"\xe9/" + name)]
     assert found(root, os.fsdecode(b"\xe9/\xff*")) == [os.fsdecode(b"\xe9/" + name)]
 
@@ -207,7 +229,7 @@ def test_special_files_are_refused_by_name(root: Path, kind: str, shown: str) ->
         with pytest.raises(UnsupportedFileError, match=f"d/special is {shown}"):
             found(root, path)
     refused: list[bytes] = []
-    assert [path for path, _ in Scanner(root, refused=refused).scan()] == [b"d/a"]
+    assert [folder.names for folder in Scanner(root, refused=refused).scan()] == [[], ["a"]]
     assert refused == [b"d/special"]
     (root / ".shardfsignore").write_text("special")
     assert found(root) == [".shardfsignore", "d/a"]
@@ -257,12 +279,12 @@ def test_a_root_inside_another_mount_point_name_is_walked(root: Path, monkeypatc
 def test_files_that_vanish_are_not_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(root, "a", "b", "d/c", "e/f")
     walk = Scanner(root).scan()
-    assert next(walk)[0] == b"a"
+    assert next(walk).names == ["a", "b"]
     shutil.rmtree(root / "d")
     (root / "e/f").unlink()
     (root / "e").rmdir()
     (root / "e").symlink_to("/etc")
-    assert [path for path, _ in walk] == [b"b"]
+    assert list(walk) == []
 
 
 def test_an_unreadable_directory_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

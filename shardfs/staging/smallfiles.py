@@ -1,0 +1,74 @@
+"""Small files, many at a time.
+
+A file of 10 KB is read, hashed and compressed in 15 us; asking the index about it, changing to another thread and
+checking what can be checked for all at once took three times as long when it was done file by file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+from shardfs.codecs import registry
+from shardfs.formats.ids import ChunkId, Kind, chunk_id
+from shardfs.staging.ingest import SMALL, Ingested
+from shardfs.staging.scan import Found
+from shardfs.staging.source import Stamp
+from shardfs.store.store import Batch
+from shardfs.tensors import detect
+
+MANY: Final = 128  # files; what they hold is in memory together: 32 MiB at most
+# Not blocking: a file that was swapped for a pipe must not hold us up.
+OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class SmallFiles:
+    """Puts small files that do not change meanwhile, and are of no known format, into a batch. For one thread."""
+
+    def __init__(self, root: bytes, batch: Batch, progress: Callable[[int], None]) -> None:
+        """Put files below `root` into `batch`; `progress` is told the bytes done since it was called last."""
+        self._root = root
+        self._batch = batch
+        self._progress = progress
+
+    def put(self, files: Sequence[Found]) -> list[Ingested | None]:
+        """Put up to `MANY` regular files; None for those that need a closer look.
+
+        Raises:
+            StoreError: the batch cannot be written.
+        """
+        contents = [self._read(path, status) for path, status in files]
+        ids = [chunk_id(content) if content else None for content in contents]
+        stored = self._batch.has(id_ for id_ in ids if id_ is not None)
+        for id_, content in zip(ids, contents, strict=True):
+            if id_ is not None and content and id_ not in stored:
+                self._batch.put_encoded(Kind.CHUNK, id_, registry.encode(content), len(content))
+                stored.add(id_)
+        self._progress(sum(len(content) for content in contents if content))
+        return list(_answers(files, contents, ids))
+
+    def _read(self, path: bytes, status: os.stat_result) -> bytes | None:
+        """All of a file that is as it was found, and has been for so long that a change would show in its times."""
+        size = status.st_size
+        if size > SMALL or Stamp.of(status).is_racy(time.time_ns()):
+            return None
+        with suppress(OSError):
+            fd = os.open(os.path.join(self._root, path), OPEN_FILE)  # noqa: PTH118 - bytes
+            try:
+                content = os.read(fd, size + 1)
+                if len(content) != size or Stamp.of(os.fstat(fd)) != Stamp.of(status):
+                    return None
+            finally:
+                os.close(fd)
+            return None if detect(lambda offset, count: content[offset : offset + count], size, path) else content
+        return None
+
+
+def _answers(
+    files: Sequence[Found], contents: Sequence[bytes | None], ids: Sequence[ChunkId | None]
+) -> Iterator[Ingested | None]:
+    for (_, status), content, id_ in zip(files, contents, ids, strict=True):
+        yield None if content is None else Ingested(len(content), id_, None, None, Stamp.of(status))
