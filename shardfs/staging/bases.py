@@ -17,7 +17,8 @@ from blake3 import blake3
 
 from shardfs.chunking import LARGE_TENSOR
 from shardfs.codecs.registry import Base
-from shardfs.errors import FormatError, IntegrityError, NotFoundError, RemoteError, StoreError
+from shardfs.diff import tensors
+from shardfs.errors import FormatError, IntegrityError, NotFoundError, RemoteError, RemoteUnavailableError, StoreError
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
 from shardfs.formats.manifest import ChunkRef, Manifest
 from shardfs.formats.pack import Entry
@@ -49,7 +50,7 @@ def bases_for(repo: Workspace, batch: Batch, before: CommitId | None) -> Bases:
 class Bases:
     """Finds bases for the files of one batch and reads them.
 
-    `data` and `stored` are for any thread, the rest for one.
+    `data`, `chunk` and `stored` are for any thread, the rest for one.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class Bases:
             before: the tree whose files new ones replace.
             max_depth: most chunks that must be decoded before a new one.
         """
+        self._store = store
         self._batch = batch
         self._objects = objects
         self._chunks = chunks
+        self._is_cut_off = False  # whether a remote failed
         self._before = before
         self._tensors = TensorIndex(store.layout.root)
         self._chains = Chains(partial(_entries, store, batch), max_depth)
@@ -83,7 +86,7 @@ class Bases:
             layout: of the new file.
             read_at: reads the new file.
         """
-        large = _large(layout)
+        large = tensors.large(layout)
         found = FileBases(self, read_at)
         previous = self._previous(path)
         if previous is not None:
@@ -97,7 +100,7 @@ class Bases:
     def remember(self, manifest: Manifest, layout: Layout, heads: Mapping[int, bytes]) -> None:
         """Have the tensors of a new file found later, by their names and by the keys of their heads."""
         self._manifests[manifest.id] = manifest
-        for stretch in _large(layout):
+        for stretch in tensors.large(layout):
             place = Place(manifest.id, stretch.start, stretch.end)
             self._places[_name_key(stretch)] = place
             if (head := heads.get(stretch.start)) is not None:
@@ -129,7 +132,26 @@ class Bases:
     def _read(self, ref: ChunkRef) -> bytes:
         if self._batch.entry(ref.id) is not None:
             return self._pending.read(ref.id, Kind.CHUNK)
-        return self._chunks.chunk(ref.id, ref.size)
+        return self.chunk(ref.id, ref.size)
+
+    def chunk(self, id_: ChunkId, raw_size: int) -> bytes:
+        """A stored chunk, as `ChunkSource.chunk` says.
+
+        Once a remote has failed it is asked for nothing more: a commit would wait for its deadline at every chunk.
+        """
+        if self._is_cut_off and not self._is_here(id_):
+            msg = f"chunk {id_.hex()[:12]} or a base of it is only at a remote, and a remote has failed"
+            raise RemoteUnavailableError(msg)
+        try:
+            return self._chunks.chunk(id_, raw_size)
+        except RemoteError:
+            self._is_cut_off = True
+            raise
+
+    def _is_here(self, id_: ChunkId) -> bool:
+        self._chains.learn([id_])
+        needed = self._chains.below(id_)
+        return self._store.index.has(needed, local=True) == needed
 
     def _previous(self, path: bytes) -> FileReader | None:
         """The file at the same path in the tree before."""
@@ -140,7 +162,7 @@ class Bases:
                 entry = None if tree_id is None else self._objects.tree(tree_id).by_name.get(folder)
                 tree_id = entry.tree if isinstance(entry, DirEntry) else None
             entry = None if tree_id is None else self._objects.tree(tree_id).by_name.get(name)
-            return FileReader(entry, self._objects, self._chunks) if isinstance(entry, FileEntry) else None
+            return FileReader(entry, self._objects, self) if isinstance(entry, FileEntry) else None
         except _UNREADABLE as error:
             _log.info("the version before of %r cannot be read: %s", path, error)
             return None
@@ -154,16 +176,11 @@ class Bases:
         except _UNREADABLE as error:
             _log.info("the version before of %r cannot be read: %s", path, error)
             return
-        olds = _large(layout)
-        exact = {_name_key(old): old for old in olds}
-        loose = {(old.name, old.dtype, old.shape[1:]): old for old in olds}
-        for stretch in large:
-            old = exact.get(_name_key(stretch))
-            if old is None and (old := loose.get((stretch.name, stretch.dtype, stretch.shape[1:]))) is not None:
-                found.doubtful.add(stretch.start)
-            if old is not None:
-                found.chunks[stretch.start] = previous.manifest.within(old.start, old.end)
-                found.ends.append((stretch.end, old.end))
+        for new, old, same_shape in tensors.matches(large, tensors.large(layout)):
+            if not same_shape:
+                found.doubtful.add(new.start)
+            found.chunks[new.start] = previous.manifest.within(old.start, old.end)
+            found.ends.append((new.end, old.end))
 
     def _match_names(self, found: FileBases, stretches: list[Stretch]) -> None:
         """Bases for tensors that another file has."""
@@ -221,10 +238,6 @@ class FileBases:
             offset += old - new
         position = self.before.position(offset)
         return self.before.chunks[position] if position < len(self.before.chunks) else None
-
-
-def _large(layout: Layout | None) -> list[Stretch]:
-    return [s for s in layout.stretches if s.end - s.start >= LARGE_TENSOR] if layout is not None else []
 
 
 def _name_key(stretch: Stretch) -> bytes:
