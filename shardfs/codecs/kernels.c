@@ -23,8 +23,8 @@ typedef uint16_t UNALIGNED u16;
 typedef uint32_t UNALIGNED u32;
 typedef uint64_t UNALIGNED u64;
 
-#define JOIN_NAMES(a, b) a##_##b
-#define NAME_OF(a, b) JOIN_NAMES(a, b)
+#define GLUE_(a, b) a##b
+#define GLUE(a, b) GLUE_(a, b) /* a and b are replaced before they are joined */
 
 /* A second copy of the simple loops for processors with AVX2, chosen when the library is loaded. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
@@ -98,16 +98,18 @@ int thicken(const u8 *restrict bitmap, const u8 *restrict others, size_t count, 
     size_t set = 0, size = (n + 7) / 8;
     for (size_t i = 0; i < size; i++) set += (size_t)__builtin_popcount(bitmap[i]);
     if (set != count || (n % 8 && bitmap[size - 1] >> n % 8)) return 0;
-    size_t used = 0, i = 0;
-    for (; i + 8 <= n && used + 8 <= count; i += 8) {
+    size_t used = 0;
+    for (size_t i = 0; i < n; i += 8) {
         unsigned bits = bitmap[i / 8];
-        for (int j = 0; j < 8; j++) {
-            unsigned here = bits >> j & 1;
-            plane[i + j] = others[used] & (u8)(0 - here);
-            used += here;
-        }
+        if (i + 8 <= n && used + 8 <= count)
+            for (int j = 0; j < 8; j++) {
+                unsigned here = bits >> j & 1;
+                plane[i + j] = others[used] & (u8)(0 - here);
+                used += here;
+            }
+        else /* behind the last of the others, or near it */
+            for (size_t j = 0; j < 8 && i + j < n; j++) plane[i + j] = bits >> j & 1 ? others[used++] : 0;
     }
-    for (; i < n; i++) plane[i] = bitmap[i / 8] >> i % 8 & 1 ? others[used++] : 0;
     return 1;
 }
 
@@ -137,36 +139,21 @@ static inline uint32_t narrow_f16(uint32_t r) {
 }
 
 #define FLOAT f32
-#define WORD u32
-#define LINE line_32
-#define FOLD fold_32
-#define UNFOLD unfold_32
-#define FLIP 0x7fffffff
-#define TOP 31
+#define BITS 32
 #define LOWEST 1
 #define HIGHEST 254
 #define STEP_MARK(d) ((d) | 1)
 #define STEP_SHIFT 1
 #include "kernels.c"
 #define FLOAT bf16
-#define WORD u16
-#define LINE line_16
-#define FOLD fold_16
-#define UNFOLD unfold_16
-#define FLIP 0x7fff
-#define TOP 15
+#define BITS 16
 #define LOWEST 1
 #define HIGHEST 253
 #define STEP_MARK(d) (2 * (d) + 1)
 #define STEP_SHIFT 0
 #include "kernels.c"
 #define FLOAT f16
-#define WORD u16
-#define LINE line_16
-#define FOLD fold_16
-#define UNFOLD unfold_16
-#define FLIP 0x7fff
-#define TOP 15
+#define BITS 16
 #define LOWEST 113
 #define HIGHEST 141
 #define STEP_MARK(d) (2 * (d) + 1)
@@ -177,10 +164,8 @@ static inline uint32_t narrow_f16(uint32_t r) {
 
 /* ---- Per word width ---- */
 
-#define WORD NAME_OF_WIDTH(u, WIDTH)
-#define NAME_OF_WIDTH(a, b) NAME_OF_WIDTH_(a, b)
-#define NAME_OF_WIDTH_(a, b) a##b
-#define NAME(stem) NAME_OF(stem, WIDTH)
+#define WORD GLUE(u, WIDTH)
+#define NAME(stem) GLUE(stem##_, WIDTH)
 enum { NAME(BYTES) = WIDTH / 8 };
 
 /* Nonzero if any value has its top bit set. */
@@ -267,7 +252,13 @@ void NAME(ungroup)(const WORD *restrict grouped, const u8 *restrict keys, size_t
 
 /* ---- Per float type: y is the version before, p the one before that ---- */
 
-#define NAME(stem) NAME_OF(stem, FLOAT)
+#define WORD GLUE(u, BITS)
+#define NAME(stem) GLUE(stem##_, FLOAT)
+#define LINE GLUE(line_, BITS)
+#define FOLD GLUE(fold_, BITS)
+#define UNFOLD GLUE(unfold_, BITS)
+#define FLIP ((WORD)-1 >> 1)
+#define TOP (BITS - 1)
 
 /* Extrapolates y + rho * (y - p) in float32. Taken only where no step can meet a denormal, an infinity or a NaN,
  * which processors and their modes treat differently; y itself elsewhere. */
@@ -331,6 +322,7 @@ int NAME(fit)(const WORD *x, const WORD *y, const WORD *p, size_t n) {
 
 #undef NAME
 #undef FLOAT
+#undef BITS
 #undef WORD
 #undef LINE
 #undef FOLD
