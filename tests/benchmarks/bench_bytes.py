@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks import schemes
-from tests.benchmarks.measuring import MB, READ_DEADLINE_S, invocation, run, table, with_ratio
+from tests.benchmarks.measuring import MB, READ_DEADLINE_S, invocation, run, size_of, table, with_ratio
 from tests.benchmarks.series import BYTES, QUICK, Series, files_of
 from tests.benchmarks.tools import VERSIONED, Shardfs, Tool, commands, present
 
@@ -28,10 +28,15 @@ EXPORT = "shardfs -C project export HEAD~{} ../export"
 
 @dataclass(frozen=True)
 class Chunks:
-    """Distinct chunks of a series, and their bytes before encoding."""
+    """What deduplication alone leaves of a series.
 
-    count: int
-    size: int
+    Attributes:
+        references: chunks of all files, each time they occur.
+        distinct: bytes of the distinct ones before encoding.
+    """
+
+    references: int
+    distinct: int
 
 
 @dataclass
@@ -43,6 +48,7 @@ class Row:
         plain: bytes of its files.
         stored: bytes by name of the tool or scheme.
         chunks: by name, where it can be told.
+        cached: bytes that shardfs left in its cache, which may be lost.
         other_name: bytes that shardfs stored for the last file under a second name.
     """
 
@@ -50,7 +56,8 @@ class Row:
     plain: int
     stored: dict[str, int] = field(default_factory=dict)
     chunks: dict[str, Chunks] = field(default_factory=dict)
-    other_name: int | None = None
+    cached: int = 0
+    other_name: int = 0
 
 
 def commit_all(running: Tool, series: Series, files: list[Path]) -> None:
@@ -92,19 +99,19 @@ def compare(folder: Path, expected: dict[str, Path]) -> None:
 
 
 def chunks_of(project: Path) -> Chunks:
-    """The distinct chunks of all versions in a repository."""
+    """The chunks of the files of all versions in a repository; a file that is in many versions counts once."""
     import shardfs
     from shardfs.formats.tree import FileEntry
 
     with shardfs.open(project) as repo:
-        sizes = {
-            chunk.id: chunk.size
+        files = {
+            (entry.manifest, entry.chunk): repo.open_entry(entry).manifest.chunks
             for version in repo.versions()
             for _, entry in repo.walk(version.commit.hex())
             if isinstance(entry, FileEntry)
-            for chunk in repo.open_entry(entry).manifest.chunks
         }
-    return Chunks(len(sizes), sum(sizes.values()))
+    sizes = {chunk.id: chunk.size for chunks in files.values() for chunk in chunks}
+    return Chunks(sum(map(len, files.values())), sum(sizes.values()))
 
 
 def cost_of_other_name(running: Tool, series: Series, files: list[Path]) -> int:
@@ -123,6 +130,7 @@ def measure(series: Series, files: list[Path], tools: list[type[Tool]], names: l
         commit_all(running, series, files)
         row.stored[tool.name] = running.stored()
         if tool is Shardfs:
+            row.cached = size_of(running.scratch / "home")
             read_back(running, series, files)
             row.chunks[tool.name] = chunks_of(running.project)
             row.other_name = cost_of_other_name(running, series, files)
@@ -133,7 +141,7 @@ def measure(series: Series, files: list[Path], tools: list[type[Tool]], names: l
             continue
         row.stored[name] = summary.stored
         if name == "xet-like":
-            row.chunks[name] = Chunks(summary.chunks, summary.distinct)
+            row.chunks[name] = Chunks(summary.references, summary.distinct)
         print(f"{series.title}: {name} {summary.stored / MB:.1f} MB", file=sys.stderr)
     return row
 
@@ -166,18 +174,25 @@ def stored_table(rows: list[Row], names: list[str]) -> str:
 
 
 def chunks_table(rows: list[Row]) -> str:
-    """What deduplication alone leaves, in how many chunks, and what a second name costs."""
+    """What deduplication alone leaves, in how many chunks."""
     holders = [name for name in (Shardfs.name, "xet-like") if any(name in row.chunks for row in rows)]
-    head = [""]
+    head = ["deduplication alone"]
     for name in holders:
-        head += [f"{name}: distinct chunks", "their bytes as they are, MB"]
+        head += [f"{name}, MB", "in chunks"]
     lines = []
     for row in rows:
         line = [row.series.title]
         for name in holders:
-            line += [str(row.chunks[name].count), f"{row.chunks[name].size / MB:.1f}"]
-        lines.append([*line, "-" if row.other_name is None else f"{row.other_name / 1000:.1f}"])
-    return table([*head, "last file under a second name, KB"], lines)
+            line += [f"{row.chunks[name].distinct / MB:.1f}", str(row.chunks[name].references)]
+        lines.append([*line, row.series.chunk_target])
+    return table([*head, "target"], lines)
+
+
+def shardfs_table(rows: list[Row]) -> str:
+    """What shardfs takes beside the series: a second name, and the cache."""
+    head = ["shardfs", "last file under a second name, KB", "cache, MB"]
+    lines = [[row.series.title, f"{row.other_name / 1000:.1f}", f"{row.cached / MB:.1f}"] for row in rows]
+    return table(head, lines)
 
 
 def main() -> None:
@@ -207,6 +222,8 @@ def main() -> None:
     print(stored_table(rows, [tool.name for tool in tools] + names) + "\n")
     if any(row.chunks for row in rows):
         print(chunks_table(rows) + "\n")
+    if Shardfs in tools:
+        print(shardfs_table(rows) + "\n")
     print(commands(tools) + "\n\n" + schemes.commands(names))
 
 

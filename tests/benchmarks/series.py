@@ -26,17 +26,19 @@ class Series:
         title: what they are.
         files: paths below the series folder, oldest first.
         target: most MB that shardfs may store for all of them; None: no target.
+        chunk_target: what deduplication alone should leave, as it is printed.
         one_name: they are versions of one file; otherwise each keeps its own name.
     """
 
     title: str
     files: tuple[str, ...]
     target: float | None = None
+    chunk_target: str = "-"
     one_name: bool = True
 
     def quick(self) -> Series:
         """The first files only, which say nothing about the target."""
-        return Series(f"{self.title}: the first {QUICK_FILES}", self.files[:QUICK_FILES], None, self.one_name)
+        return Series(f"{self.title}: the first {QUICK_FILES}", self.files[:QUICK_FILES], one_name=self.one_name)
 
     def name_of(self, file: Path) -> str:
         """The name of one of its files in the work tree."""
@@ -63,6 +65,7 @@ BYTES = (
     Series(
         "fp32, ten related files",
         tuple(f"var/{name.format(model)}" for model in ("base", "ft") for name in _VARIANTS),
+        chunk_target="<= 110 in <= 1900",
         one_name=False,
     ),
 )

@@ -36,13 +36,13 @@ class Summary(NamedTuple):
 
     Attributes:
         stored: bytes.
-        chunks: distinct chunks, tensors or files.
-        distinct: their bytes before encoding.
+        references: chunks, tensors or files, each time they occur.
+        distinct: bytes of the distinct ones before encoding.
         encode_seconds: time of the encoder, 0.0 where it was not taken.
     """
 
     stored: int
-    chunks: int
+    references: int
     distinct: int
     encode_seconds: float
 

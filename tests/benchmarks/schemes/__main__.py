@@ -22,7 +22,7 @@ def main() -> None:
     result = import_module(SCHEMES[given.scheme].module).store(given.files)
     summary = {
         "stored": result.stored,
-        "chunks": len(result.encoded),
+        "references": result.references,
         "distinct": result.distinct,
         "encode_seconds": result.encode_seconds,
     }
