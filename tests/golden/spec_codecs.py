@@ -42,12 +42,9 @@ def decode(code: int, payload: bytes, raw_size: int, bases: Sequence[bytes]) -> 
         (rho,) = struct.unpack("<h", payload[2:4])
         steps = [_step(element, y, p) for y, p in zip(*old, strict=True)]
         values = _ungrouped(values, [_step_key(element, y, s) for y, s in zip(old[0], steps, strict=True)])
-        values = [
-            _line(
-                element, _line(element, _prediction(element, y, p, rho)) + (_unfolded(z) if s >= 0 else -_unfolded(z))
-            )
-            for z, y, p, s in zip(values, *old, steps, strict=True)
-        ]
+        turned = [_unfolded(z) if s >= 0 else -_unfolded(z) for z, s in zip(values, steps, strict=True)]
+        predicted = [_line(element, _prediction(element, y, p, rho)) for y, p in zip(*old, strict=True)]
+        values = [_line(element, q + d) for q, d in zip(predicted, turned, strict=True)]
     tail = rest[len(rest) - raw_size % width :]
     return b"".join(value.to_bytes(width, "little") for value in values) + tail
 
