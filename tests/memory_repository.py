@@ -52,7 +52,8 @@ class Facts:
     chunks: int = 1
     stored: int = 50
     cached: int = 100
-    codecs: Sequence[str] = ("raw", "zstd")
+    codecs: Sequence[str] = ("zstd", "raw")
+    depth: int = 3
 
 
 class MemorySource:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from shardfs.codecs import registry
 from shardfs.codecs.base import Buffer
 from shardfs.errors import RemoteUnavailableError
 from shardfs.formats.commit import Commit
@@ -73,6 +74,19 @@ def put_file(batch: Batch, name: bytes, data: bytes) -> FileEntry:
         return FileEntry(name, len(data), chunk=ids[0] if ids else None)
     manifest = Manifest(len(data), tuple(ChunkRef(i, len(p)) for i, p in zip(ids, pieces, strict=True)))
     return FileEntry(name, len(data), manifest=ManifestId(batch.put(Kind.MANIFEST, manifest.to_bytes())))
+
+
+def put_delta(batch: Batch, data: bytes, base: bytes) -> bytes:
+    """Store a chunk as a difference to another, which is stored too; returns its id."""
+    encoded = registry.encode(data, None, [registry.Base(batch.put(Kind.CHUNK, base), base)])
+    assert encoded.bases, "no difference worth storing"
+    batch.put_encoded(Kind.CHUNK, chunk_id(data), encoded, len(data))
+    return chunk_id(data)
+
+
+def changed(data: bytes, number: int) -> bytes:
+    """The same bytes but for a few, others for each number."""
+    return data[:number] + b"changed" + data[number + 7 :]
 
 
 def noise(seed: int, size: int) -> bytes:

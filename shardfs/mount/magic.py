@@ -14,7 +14,7 @@ from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
 from shardfs.mount.source import FileFacts, Source
 
 PREFIX: Final = b"user.shardfs."
-_OF_CONTENT: Final = frozenset((b"chunks", b"cached", b"stored", b"ratio", b"codec"))
+_OF_CONTENT: Final = frozenset((b"chunks", b"cached", b"stored", b"ratio", b"codec", b"depth"))
 
 
 def magic_xattr(source: Source, name: bytes, entry: TreeEntry | None, commit: CommitId | None) -> bytes:
@@ -47,4 +47,5 @@ def _of_content(key: bytes, entry: FileEntry, facts: FileFacts) -> bytes:
         return f"{entry.size / facts.stored:.3f}".encode() if facts.stored else b"1.000"
     if key == b"codec":
         return ",".join(facts.codecs).encode()
-    return str({b"chunks": facts.chunks, b"cached": facts.cached, b"stored": facts.stored}[key]).encode()
+    numbers = {b"chunks": facts.chunks, b"cached": facts.cached, b"stored": facts.stored, b"depth": facts.depth}
+    return str(numbers[key]).encode()

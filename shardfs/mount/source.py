@@ -72,7 +72,12 @@ class FileFacts(Protocol):
 
     @property
     def codecs(self) -> Sequence[str]:
-        """Names of the codecs, sorted."""
+        """Names of the codecs, the one of most bytes of the file first."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Chunks in a row that must be decoded before one of the file, at most."""
         ...
 
 

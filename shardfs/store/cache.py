@@ -181,11 +181,16 @@ class Cache:
 
     def contains(self, ident: bytes) -> bool:
         """Whether a payload is remembered; `get` may still find it damaged."""
+        return self.bases(ident) is not None
+
+    def bases(self, ident: bytes) -> tuple[bytes, ...] | None:
+        """Ids of the chunks that a remembered payload needs to decode; None when it is not remembered."""
         try:
-            return self._current().index.find(ident) is not None
+            record = self._current().index.find(ident)
         except _FAILURES as error:
             self._failed("reading", error)
-            return False
+            return None
+        return None if record is None else split_ids(record.bases)
 
     def discard(self, ident: bytes) -> None:
         """Forget a payload, because it turned out to be damaged."""

@@ -180,10 +180,12 @@ def test_magic_attributes_are_there_but_not_listed(source: MemorySource, vfs: Vf
     tip = source.refs["main"]
     file = vfs.resolve(commit_path(tip) + b"/a.txt")
     assert vfs.list_xattrs(file) == []
-    found = {n: vfs.get_xattr(file, b"user.shardfs." + n) for n in (b"commit", b"chunks", b"cached", b"stored")}
-    assert found == {b"commit": tip.hex().encode(), b"chunks": b"1", b"cached": b"100", b"stored": b"50"}
+    names = (b"commit", b"chunks", b"cached", b"stored", b"depth")
+    found = {n: vfs.get_xattr(file, b"user.shardfs." + n) for n in names}
+    numbers = {b"chunks": b"1", b"cached": b"100", b"stored": b"50", b"depth": b"3"}
+    assert found == {b"commit": tip.hex().encode()} | numbers
     assert vfs.get_xattr(file, b"user.shardfs.ratio") == b"0.080"
-    assert vfs.get_xattr(file, b"user.shardfs.codec") == b"raw,zstd"
+    assert vfs.get_xattr(file, b"user.shardfs.codec") == b"zstd,raw"
     assert len(vfs.get_xattr(file, b"user.shardfs.manifest")) == 64
     for name in (b"user.shardfs.nothing", b"user.other", b"commit"):
         assert code(lambda n=name: vfs.get_xattr(file, n)) == errno.ENODATA  # type: ignore[misc]
