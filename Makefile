@@ -1,6 +1,7 @@
 # make demo    every feature on real checkpoints, in a folder of its own
 # make test    the whole test suite, real mounts and a real server included
 # make check   lint, types, layers
+# make fuzz    decoders against made-up payloads for a minute, where atheris is installed
 # make bench   tables of times and bytes beside other tools
 # make format  rewrite the sources as the formatter wants them
 # Each installs what it misses first; see .ci/setup.
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check bench format setup clean
+.PHONY: demo test check fuzz bench format setup clean
 
 setup:
 	@.ci/setup
@@ -29,6 +30,9 @@ check: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.fuzz_codecs
 
 bench:
 	@.ci/setup bench
