@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
@@ -18,10 +19,14 @@ from shardfs.formats.pack import HEADER, TRAILER_SIZE, Entry
 from shardfs.store import atomic
 from shardfs.store.layout import Layout
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 TARGET_SIZE: Final = 64 << 20  # bytes; a pack is closed once it is this large
 # ... or holds this many payloads: tiny files would else break the format's limit of 2**20 entries long before the
 # size is reached, and cost 400 bytes of memory each until then.
 TARGET_ENTRIES: Final = 1 << 16
+_BLOCK_SIZE: Final = 1 << 20  # bytes that are written and hashed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,19 @@ class FinishedPack:
         return set({entry.id: entry for entry in reversed(self.entries)}.values())
 
 
+class _HashedFile(io.FileIO):
+    """A new file that hashes what is written to it: BLAKE3 takes 1 MiB at once five times as fast as 10 KB."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "xb")
+        self.hasher = blake3()
+
+    def write(self, data: ReadableBuffer) -> int:
+        written = super().write(data)
+        self.hasher.update(memoryview(data)[:written])
+        return written
+
+
 class PackWriter:
     """One pack being written. Not thread-safe. End with `finish` or `abort`.
 
@@ -50,11 +68,11 @@ class PackWriter:
         self._objects: list[tuple[Entry, bytes]] = []
         self._objects_size = 0
         self._size = 0
-        self._hasher = blake3()
         self._guard = threading.Lock()  # held while the file moves to its final name
         with atomic.writing(f"cannot write a pack in {layout.root}"):
             self._path = atomic.temp_name(layout.tmp)
-            self._file = self._path.open("xb", buffering=1 << 20)
+            self._hashed = _HashedFile(self._path)
+            self._file = io.BufferedWriter(self._hashed, _BLOCK_SIZE)
             try:
                 self._write(HEADER)
             except BaseException:
@@ -122,7 +140,7 @@ class PackWriter:
                 self._write(format_.tail_to_bytes(self._entries, self._size))
                 self._file.flush()
                 os.fsync(self._file.fileno())
-                pack_id = PackId(self._hasher.digest())
+                pack_id = PackId(self._hashed.hasher.digest())
                 with self._guard:
                     self._file.close()
                     atomic.publish(self._path, self._layout.pack(pack_id))
@@ -141,7 +159,6 @@ class PackWriter:
 
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
-        self._hasher.update(data)
         self._size += len(data)
 
 
