@@ -53,6 +53,20 @@ class Content(Protocol):
         ...
 
 
+class NamesContent(Protocol):
+    """What names the content of a file: a chunk, a manifest, or neither when it is empty."""
+
+    @property
+    def chunk(self) -> ChunkId | None:
+        """The chunk that holds all of it."""
+        ...
+
+    @property
+    def manifest(self) -> ManifestId | None:
+        """Its manifest."""
+        ...
+
+
 class OpenContent(Protocol):
     """How committed files are opened."""
 
@@ -197,8 +211,8 @@ def gone_row(parent: int, name: bytes) -> Row:
     return new_row(parent, name, NodeKind.GONE, 0, 0)
 
 
-def content_key(entry: FileEntry) -> bytes:
-    """The content of a file entry as the column `content` holds it; b"" means empty."""
+def content_key(entry: NamesContent) -> bytes:
+    """The content of a file as the column `content` holds it; b"" means empty."""
     if entry.manifest is not None:
         return _MANIFEST + entry.manifest
     return _CHUNK + entry.chunk if entry.chunk is not None else b""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from shardfs.codecs import registry
-from shardfs.formats.ids import ChunkId, Kind, chunk_id
+from shardfs.formats.ids import Kind, chunk_id
 from shardfs.staging.ingest import SMALL, Ingested
 from shardfs.staging.scan import Found
 from shardfs.staging.source import Stamp
@@ -43,32 +43,29 @@ class SmallFiles:
         contents = [self._read(path, status) for path, status in files]
         ids = [chunk_id(content) if content else None for content in contents]
         stored = self._batch.has(id_ for id_ in ids if id_ is not None)
-        for id_, content in zip(ids, contents, strict=True):
+        answers: list[Ingested | None] = []
+        for (_, status), content, id_ in zip(files, contents, ids, strict=True):
             if id_ is not None and content and id_ not in stored:
                 self._batch.put_encoded(Kind.CHUNK, id_, registry.encode(content), len(content))
                 stored.add(id_)
-        self._progress(sum(len(content) for content in contents if content))
-        return list(_answers(files, contents, ids))
+            known = content is not None
+            answers.append(Ingested(status.st_size, id_, None, None, Stamp.of(status)) if known else None)
+        self._progress(sum(map(len, filter(None, contents))))
+        return answers
 
     def _read(self, path: bytes, status: os.stat_result) -> bytes | None:
         """All of a file that is as it was found, and has been for so long that a change would show in its times."""
-        size = status.st_size
-        if size > SMALL or Stamp.of(status).is_racy(time.time_ns()):
+        stamp = Stamp.of(status)
+        if stamp.size > SMALL or stamp.is_racy(time.time_ns()):
             return None
         with suppress(OSError):
             fd = os.open(os.path.join(self._root, path), OPEN_FILE)  # noqa: PTH118 - bytes
             try:
-                content = os.read(fd, size + 1)
-                if len(content) != size or Stamp.of(os.fstat(fd)) != Stamp.of(status):
+                content = os.read(fd, stamp.size + 1)
+                if len(content) != stamp.size or Stamp.of(os.fstat(fd)) != stamp:
                     return None
             finally:
                 os.close(fd)
-            return None if detect(lambda offset, count: content[offset : offset + count], size, path) else content
+            known_format = detect(lambda offset, size: content[offset : offset + size], stamp.size, path)
+            return None if known_format else content
         return None
-
-
-def _answers(
-    files: Sequence[Found], contents: Sequence[bytes | None], ids: Sequence[ChunkId | None]
-) -> Iterator[Ingested | None]:
-    for (_, status), content, id_ in zip(files, contents, ids, strict=True):
-        yield None if content is None else Ingested(len(content), id_, None, None, Stamp.of(status))

@@ -147,7 +147,7 @@ class StatCache:
         stamp = content.stamp
         if stamp.is_racy(time.time_ns() if now_ns is None else now_ns) or stamp.size != content.size:
             stamp = stamp._replace(ino=_NO_INODE)
-        self._change(path, (_stamp(stamp), content_key(content.entry(b"")).ljust(_CONTENT_SIZE, b"\0")))
+        self._change(path, (_stamp(stamp), content_key(content).ljust(_CONTENT_SIZE, b"\0")))
 
     def forget(self, path: bytes) -> None:
         """Have the file read next time."""

@@ -199,9 +199,9 @@ def test_ignore_files_that_are_links_or_pipes_do_not_lead_astray(root: Path) -> 
 
 def test_names_that_are_no_utf8(root: Path) -> None:
     name = b"\xff\xfename.bin"
-    folder = os.fsencode(root) + b"/\xe9"
-    Path(os.fsdecode(folder)).mkdir()
-    Path(os.fsdecode(folder + b"/" + name)).touch()
+    made = Path(os.fsdecode(os.fsencode(root) + b"/\xe9"))
+    made.mkdir()
+    (made / os.fsdecode(name)).touch()
     *_, folder = Scanner(root).scan()
     assert [path for path, _ in folder.found()] == [b"\xe9/" + name]
     assert folder.joined_names() == name
