@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from shardfs.chunking.contentdefined import default_cutter
 from shardfs.chunking.cutter import Cutter
 
-LARGE_TENSOR = 64 * 1024
+LARGE_TENSOR = 16 * 1024
 """Bytes from which a tensor gets chunks of its own. Smaller ones (biases, norms) share the chunk
-of the gap they lie in: a chunk costs about 100 bytes of tables whatever it holds."""
+of the gap they lie in: a chunk costs about 200 bytes of tables whatever it holds, and a codec of
+floats saves 17 % and more of a tensor."""
 
 TENSOR_ALIGNMENT = 8
 """Chunk lengths inside tensors are multiples of this, so that every element of up to 8 bytes is

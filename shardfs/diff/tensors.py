@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shardfs.chunking import LARGE_TENSOR
 from shardfs.formats.manifest import ChunkRef, Manifest
-from shardfs.tensors import Layout
+from shardfs.tensors import Layout, runs
 from shardfs.tensors.layout import Stretch
 
 
@@ -20,8 +20,9 @@ class Match(NamedTuple):
 
 
 def large(layout: Layout | None) -> list[Stretch]:
-    """The stretches of a file that have chunks of their own."""
-    return [s for s in layout.stretches if s.end - s.start >= LARGE_TENSOR] if layout is not None else []
+    """The stretches of a file that have chunks of their own; small neighbours count as one."""
+    joined = runs(layout.stretches, LARGE_TENSOR) if layout is not None else ()
+    return [stretch for stretch in joined if stretch.end - stretch.start >= LARGE_TENSOR]
 
 
 def matches(new: Iterable[Stretch], old: Iterable[Stretch]) -> Iterator[Match]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from shardfs.chunking import Cursor
 from shardfs.formats.manifest import ChunkRef
 from shardfs.staging.bases import FileBases
-from shardfs.tensors import Layout
 
 
 class Guide:
@@ -19,11 +18,11 @@ class Guide:
         dtype: of the values in the segment that is being cut; None between tensors.
     """
 
-    def __init__(self, cursor: Cursor, layout: Layout | None, bases: FileBases | None) -> None:
-        """Guide `cursor` through a file of this layout, with these bases, if there are any."""
+    def __init__(self, cursor: Cursor, dtypes: Mapping[int, str | None], bases: FileBases | None) -> None:
+        """Guide `cursor` through a file with values of these types, by the starts of segments, and with these bases."""
         self.cursor = cursor
         self.dtype: str | None = None
-        self._dtypes = {stretch.start: stretch.dtype for stretch in layout.stretches} if layout else {}
+        self._dtypes = dtypes
         self._bases = bases
         self._chunks: deque[tuple[int, ChunkRef]] = deque()  # of this segment elsewhere, by the offsets they have here
         self._growth = 0  # bytes that this segment is longer than elsewhere

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final
 
 from shardfs.chunking import Cursor
+from shardfs.diff import tensors
 from shardfs.formats.ids import ChunkId, Kind, ManifestId
 from shardfs.formats.manifest import ChunkRef, Manifest, Media
 from shardfs.formats.tree import FileEntry
@@ -16,11 +17,12 @@ from shardfs.staging.guide import Guide
 from shardfs.staging.pipeline import Pipeline
 from shardfs.staging.source import Source, Stamp
 from shardfs.store.store import Batch
-from shardfs.tensors import Layout, detect
+from shardfs.tensors import Layout, detect, external_layout
 
 BUFFER_SIZE: Final = 16 << 20  # bytes, two of them: one is read while the chunks of the other are encoded
 SMALL: Final = 256 << 10
-"""Bytes up to which a file is read and encoded on the spot: handing it to a worker costs as much as 10 KB of zstd."""
+"""Bytes up to which a file without large tensors is one chunk, encoded on the spot: handing it to a worker costs as
+much as 10 KB of zstd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Ingest:
         self._progress = progress or (lambda _: None)
         self._pipeline: Pipeline | None = None
         self._buffers: tuple[memoryview, ...] = ()
+        self._models: dict[bytes, list[Layout]] = {}  # by folder, those whose tensors lie in other files
 
     def __enter__(self) -> Ingest:
         return self
@@ -95,12 +98,14 @@ class Ingest:
             StoreError: the file cannot be read, or the batch not written.
         """
         source = Source(fd, name, size)
-        if source.size <= SMALL:
-            return self._small(source)
-        layout = detect(source.read_at, source.size, name)
+        layout = self._layout(source)
+        stretches = tensors.large(layout)
+        if source.size <= SMALL and not stretches:
+            return self._small(source, layout)
         pipeline = self._open_pipeline()
         found = self._bases.find(name, layout, source.read_at) if self._bases is not None else None
-        guide = Guide(Cursor(source.size, layout.extents if layout else ()), layout, found)
+        extents = [(stretch.start, stretch.end) for stretch in stretches]
+        guide = Guide(Cursor(source.size, extents), {s.start: s.dtype for s in stretches}, found)
         try:
             self._stream(source, guide, pipeline)
             chunks = pipeline.finish()
@@ -142,16 +147,22 @@ class Ingest:
             else:
                 guide.give_up()
 
-    def _small(self, source: Source) -> Ingested:
+    def _layout(self, source: Source) -> Layout | None:
+        """What the file is, also by what a model beside it that came before says."""
+        layout = detect(source.read_at, source.size, source.name)
+        folder, _, name = source.name.rpartition(b"/")
+        if layout is not None and layout.external:
+            self._models.setdefault(folder, []).append(layout)
+        if layout is None:
+            found = (external_layout(model, name, source.size) for model in self._models.get(folder, ()))
+            layout = next((external for external in found if external is not None), None)
+        return layout
+
+    def _small(self, source: Source, layout: Layout | None) -> Ingested:
+        """A file of one chunk."""
         content = source.read_all()
-        layout = detect(lambda offset, size: content[offset : offset + size], len(content), source.name)
-        cursor = Cursor(len(content), layout.extents if layout else ())
         source.check_unchanged()
-        chunks, view = [], memoryview(content)
-        while not cursor.finished:
-            start = cursor.offset
-            piece = content[start : start + cursor.cut(view[start:])]
-            chunks.append(ChunkRef(ChunkId(self._batch.put(Kind.CHUNK, piece)), len(piece)))
+        chunks = [ChunkRef(ChunkId(self._batch.put(Kind.CHUNK, content)), len(content))] if content else []
         self._progress(len(content))
         return self._content(source, tuple(chunks), layout)
 

@@ -7,6 +7,7 @@ and memory: a file that breaks its format's rules is a file of no known format.
 
 from shardfs.tensors.layout import ExternalTensor, Layout, ReadAt, Stretch, Tensor
 from shardfs.tensors.onnx import external_layout
+from shardfs.tensors.runs import runs
 from shardfs.tensors.sniff import detect
 
-__all__ = ["ExternalTensor", "Layout", "ReadAt", "Stretch", "Tensor", "detect", "external_layout"]
+__all__ = ["ExternalTensor", "Layout", "ReadAt", "Stretch", "Tensor", "detect", "external_layout", "runs"]
