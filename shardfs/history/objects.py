@@ -50,7 +50,7 @@ class BaseSource(ChunkSource, Protocol):
     """Where the bases of new chunks come from."""
 
     def remember(self, id_: ChunkId, plaintext: bytes | memoryview) -> None:
-        """Take note of a chunk that is stored as a difference: it will be the base of the next version."""
+        """Take note of a chunk that takes long to decode: it will be the base of the next version."""
         ...
 
 

@@ -125,9 +125,10 @@ class Bases:
             _log.info("base %s cannot be read: %s", ref.id.hex()[:12], error)
             return []
 
-    def stored(self, id_: ChunkId, data: memoryview) -> None:
-        """Take note of a new chunk that is stored as a difference."""
-        self._chunks.remember(id_, data)
+    def stored(self, id_: ChunkId, data: memoryview, bases: tuple[bytes, ...]) -> None:
+        """Take note of a new chunk that is stored as a difference to `bases`."""
+        if any(self._chains.depth(base) for base in bases):
+            self._chunks.remember(id_, data)
 
     def _read(self, ref: ChunkRef) -> bytes:
         if self._batch.entry(ref.id) is not None:

@@ -127,8 +127,7 @@ class Pipeline:
             if self._bases is None or base is None:
                 return id_, registry.encode(data, dtype)
             encoded = registry.encode(data, dtype, self._bases.data(base, id_))
-            if encoded.bases:
-                self._bases.stored(id_, data)
+            self._bases.stored(id_, data, encoded.bases)
             return id_, encoded
         except BaseException:
             with self._guard:
