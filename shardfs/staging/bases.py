@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 HEAD_SIZE: Final = LARGE_TENSOR
 """Bytes at the front of a tensor that tell it from others. Equal heads give equal cuts, and the chunks decide."""
 
+_CONTAINERS: Final = 2
+_TELLING: Final = 2  # words of a name that tell a tensor from others: "weight" alone does not
 _UNREADABLE: Final = (FormatError, IntegrityError, NotFoundError, RemoteError, StoreError)
 
 
@@ -100,11 +102,16 @@ class Bases:
     def remember(self, manifest: Manifest, layout: Layout, heads: Mapping[int, bytes]) -> None:
         """Have the tensors of a new file found later, by their names and by the keys of their heads."""
         self._manifests[manifest.id] = manifest
+        places: dict[bytes, Place] = {}
+        inner: dict[bytes, Place] = {}  # by parts of names: whole ones decide
         for stretch in tensors.large(layout):
             place = Place(manifest.id, stretch.start, stretch.end)
-            self._places[_name_key(stretch)] = place
+            whole, *parts = _name_keys(stretch)
+            places[whole] = place
+            inner |= {part: place for part in parts if part not in inner}
             if (head := heads.get(stretch.start)) is not None:
-                self._places[head] = place
+                places[head] = place
+        self._places |= inner | places
 
     def save(self) -> None:
         """Keep what was remembered for later batches."""
@@ -185,10 +192,12 @@ class Bases:
 
     def _match_names(self, found: FileBases, stretches: list[Stretch]) -> None:
         """Bases for tensors that another file has."""
-        keys = {_name_key(stretch): stretch for stretch in stretches}
-        for key, place in self._places_of(keys).items():
+        keys = {stretch.start: _name_keys(stretch) for stretch in stretches}
+        places = self._places_of(key for several in keys.values() for key in several)
+        for start, several in keys.items():
+            place = next((places[key] for key in several if key in places), None)
             if chunks := self._chunks_at(place):
-                found.chunks[keys[key].start] = chunks
+                found.chunks[start] = chunks
 
     def _places_of(self, keys: Iterable[bytes]) -> dict[bytes, Place]:
         wanted = list(keys)
@@ -241,8 +250,14 @@ class FileBases:
         return self.before.chunks[position] if position < len(self.before.chunks) else None
 
 
-def _name_key(stretch: Stretch) -> bytes:
-    return blake3(repr((stretch.name, stretch.dtype, stretch.shape)).encode()).digest(16)
+def _name_keys(stretch: Stretch) -> list[bytes]:
+    """Keys of a tensor by its name, and by what is left of it without up to two containers in front.
+
+    Checkpoints put a model's tensors below "model", "state_dict.model" or "module".
+    """
+    words = stretch.name.split(".")
+    names = [words[start:] for start in range(_CONTAINERS + 1) if start == 0 or len(words) - start >= _TELLING]
+    return [blake3(repr((".".join(n), stretch.dtype, stretch.shape)).encode()).digest(16) for n in names]
 
 
 def _head_key(head: bytes, size: int) -> bytes:

@@ -87,15 +87,17 @@ class Chains:
         if self._depth(id_) >= self._max_depth:
             while bases := self._entries[id_].bases:
                 id_ = bases[0]
-        if for_ in self._below(id_):
+        if for_ in self.below(id_):
             return ()
         return tuple(ChunkRef(ChunkId(i), self._entries[i].raw_size) for i in (id_, *self._entries[id_].bases[:1]))
 
-    def _below(self, id_: bytes) -> set[bytes]:
-        found, stack = {id_}, [id_]
-        while stack:
-            for base in self._entries[stack.pop()].bases:
-                if base not in found:
-                    found.add(base)
-                    stack.append(base)
-        return found
+    def below(self, id_: bytes) -> set[bytes]:
+        """A chunk and all that is known to be decoded before it."""
+        with self._guard:
+            found, stack = {id_}, [id_]
+            while stack:
+                entry = self._entries.get(stack.pop())
+                more = set(entry.bases) - found if entry is not None else set()
+                found |= more
+                stack += more
+            return found
