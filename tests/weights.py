@@ -62,7 +62,7 @@ def settle(path: Path) -> None:
 def add(repo: Repository, *paths: str) -> AddReport:
     """Add and commit some paths."""
     report = repo.add(paths)
-    repo.commit("version")
+    repo.commit("version", allow_empty=True)
     return report
 
 
