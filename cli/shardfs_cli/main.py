@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 import click
 
 import shardfs
+from shardfs.allocator import keep_freed_memory
 from shardfs_cli import output
 from shardfs_cli.command import common_options
 from shardfs_cli.commands import SECTIONS, module_name
@@ -134,6 +135,7 @@ def main() -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the life of the process
     # A terminated command ends like an interrupted one: through its `finally` clauses.
     signal.signal(signal.SIGTERM, _terminate)
+    keep_freed_memory()
     cli.main()
 
 

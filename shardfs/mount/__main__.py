@@ -10,6 +10,7 @@ import json
 import os
 import sys
 
+from shardfs.allocator import keep_freed_memory
 from shardfs.errors import ShardfsError
 from shardfs.mount.job import Job
 from shardfs.mount.records import MountRecord
@@ -21,6 +22,8 @@ def main() -> int:
     if os.fork():
         os._exit(0)  # the caller reaps this process; the daemon belongs to nobody
     from shardfs.mount import daemon  # loads libfuse: after the fork
+
+    keep_freed_memory()
 
     def answer(value: dict[str, object]) -> None:
         os.write(1, json.dumps(value).encode() + b"\n")
