@@ -41,7 +41,7 @@ from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
 
 if TYPE_CHECKING:
-    from shardfs.maintenance import doctor, gc, stats, verify
+    from shardfs.maintenance import doctor, gc, parts, stats, verify
     from shardfs.remotes.base import Remote
     from shardfs.transfer import facts, fetch, pull, push
 
@@ -525,12 +525,19 @@ class Repository:
 
     # Maintenance
 
-    def stats(self) -> stats.Stats:
-        """Logical and stored bytes, counts, and a row per commit."""
+    def stats(self, rev: str | None = None) -> stats.Stats:
+        """Bytes, counts, a row per codec and one per commit, of all versions or of those up to a revision."""
         from shardfs.maintenance import stats
 
-        tips = [*self.store.refs.list().values()]
-        return stats.stats(self.store, self.objects, tips)
+        if rev is not None:
+            return stats.stats_up_to(self.store, self.objects, self.resolve(rev))
+        return stats.stats(self.store, self.objects, self.store.refs.list().values())
+
+    def parts(self, rev: str = "HEAD", by: parts.By = "file") -> list[parts.Part]:
+        """How each file of a revision, or with `by="tensor"` each tensor of its models, is stored; largest first."""
+        from shardfs.maintenance import parts
+
+        return parts.parts(self.store.index, self.objects, self.reader, self.commit_of(rev)[1].tree, by)
 
     def stats_snapshot(self) -> dict[str, Any]:
         """Cheap counters of this process and store, for `.shardfs/stats.json`."""
