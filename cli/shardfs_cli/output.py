@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_LAYOUT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _COLORS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "dim": 2, "bold": 1}
-_UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+UNITS: Final = ("B", "KB", "MB", "GB", "TB")
 
 
 class Output:
@@ -107,9 +107,9 @@ def local_time(time_us: int) -> str:
 def size(count: int) -> str:
     """Bytes for people, in powers of 1000: "91 B", "90.9 MB"."""
     value, unit = float(count), 0
-    while value >= 999.95 and unit < len(_UNITS) - 1:
+    while value >= 999.95 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+    return f"{count} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
 
 
 def count(number: int, noun: str) -> str:

@@ -137,3 +137,26 @@ def safetensors_bytes() -> Callable[[int], bytes]:
         return data
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained() -> Callable[[int], bytes]:
+    """Makes real safetensors files of a training: by epoch most values of `embeddings` move a little."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    def make(epoch: int) -> bytes:
+        chance = np.random.default_rng(7)
+        shape = (512, 128)
+        tensors = {
+            "embeddings": chance.standard_normal(shape, dtype=np.float32),
+            "frozen": chance.standard_normal((256, 128), dtype=np.float32),
+            "bias": chance.standard_normal(128, dtype=np.float32),
+        }
+        for _ in range(epoch):
+            tensors["embeddings"] *= 1 + np.float32(1e-4) * chance.standard_normal(shape, dtype=np.float32)
+        data = save(tensors, metadata={"format": "pt"})
+        assert isinstance(data, bytes)
+        return data
+
+    return make
