@@ -29,6 +29,7 @@ from tests.mount.conftest import (
     private_folders,
     shell,
 )
+from tests.stores import changed, noise
 
 pytestmark = pytest.mark.fuse
 
@@ -140,6 +141,24 @@ def test_magic_attributes_tell_how_a_file_is_stored(mounted: Mounted) -> None:
     assert os.listxattr(file) == []
     with pytest.raises(OSError, match="No data"):
         os.getxattr(file, "user.shardfs.nothing")
+
+
+def test_attributes_follow_differences_to_older_versions(tmp_path: Path, home: Path) -> None:
+    data = noise(1, 300_000)
+    with private_folders(home):
+        make_project(tmp_path / "project", {"model.bin": data}, "one")
+        with shardfs.open(tmp_path / "project") as repo:
+            add_commit(repo, {"model.bin": changed(data, 1)}, "two")
+            add_commit(repo, {"model.bin": changed(data, 2)}, "three")
+    names = ("codec", "depth", "stored", "ratio", "cached", "chunks")
+    with mounting(tmp_path / "project", tmp_path / "models", home) as mounted:
+        files = [mounted.point / "versions" / name / "model.bin" for name in ("0001-one", "0002-two", "0003-three")]
+        found = [[os.getxattr(file, f"user.shardfs.{name}").decode() for name in names] for file in files]
+    assert found[0] == ["raw", "0", "300000", "1.000", "300000", "1"]
+    for depth, (codec, told, stored, ratio, cached, chunks) in enumerate(found[1:], 1):
+        assert (codec, told, cached, chunks) == ("patch", str(depth), "300000", "1")
+        assert int(stored) < 1000
+        assert ratio == f"{300_000 / int(stored):.3f}"
 
 
 def test_short_ids_and_wrong_ids(mounted: Mounted) -> None:
