@@ -85,8 +85,11 @@ class Counters(NamedTuple):
 class _Search:
     """One search for an id: what it looks for and what went wrong so far."""
 
-    def __init__(self, kind: Kind, id_: bytes, raw_size: int | None, trail: tuple[bytes, ...]) -> None:
+    def __init__(
+        self, kind: Kind, id_: bytes, raw_size: int | None, trail: tuple[bytes, ...], *, as_stored: bool = False
+    ) -> None:
         self.kind, self.id, self.raw_size = kind, id_, raw_size
+        self.as_stored = as_stored  # whether the payload matters too: packs before a cache that may hold plaintext
         self.trail = (*trail, id_)
         self.started = time.monotonic()
         self.problems: list[str] = []
@@ -184,7 +187,7 @@ class Reader:
         Raises:
             NotFoundError, IntegrityError, RemoteError: as `chunk` and `object`.
         """
-        search = _Search(kind, id_, None, ())
+        search = _Search(kind, id_, None, (), as_stored=True)
         plaintext = self._from_anywhere(search)
         if plaintext is None or search.encoded is None:
             raise search.error()
@@ -227,7 +230,7 @@ class Reader:
     def _from_anywhere(self, search: _Search) -> bytes | None:
         known = self._store.find(search.id)
         here = [c for c in known if c.place == LOCAL]
-        data = self._from_cache(search) if here and here[0].entry.bases else None
+        data = self._from_cache(search) if here and here[0].entry.bases and not search.as_stored else None
         if data is None:
             data = self._from_packs(search, here)
         if data is None and search.problems:
