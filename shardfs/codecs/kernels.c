@@ -16,6 +16,10 @@
 #error "predictions need float arithmetic without excess precision"
 #endif
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "values are little-endian; numpy turns them where processors are not"
+#endif
+
 /* Chunks begin anywhere in a file, so nothing here is aligned. */
 #define UNALIGNED __attribute__((aligned(1), may_alias))
 typedef uint8_t u8;
@@ -76,7 +80,7 @@ static inline uint32_t exponent_of(uint32_t bits) { return bits >> 23 & 255; }
 enum { RHO_UNIT = 256, RHO_LOWEST = -1, RHO_BINS = 640 }; /* from -1 to 1.5 */
 
 /* A bit per byte of the plane, lowest first: set where it is not zero; and the bytes that are not. Returns their
- * number. `others` has room for n + 8 bytes. */
+ * number. `others` has room for n + 1 bytes: each byte is stored before it is known whether it stays. */
 size_t thin(const u8 *restrict plane, size_t n, u8 *restrict bitmap, u8 *restrict others) {
     size_t found = 0;
     for (size_t i = 0; i < n; i += 8) {
