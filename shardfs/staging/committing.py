@@ -24,7 +24,6 @@ from shardfs.history.content import manifest_of
 from shardfs.history.paths import show
 from shardfs.progress import Progress
 from shardfs.staging import provenance
-from shardfs.staging.area import Area
 from shardfs.staging.bases import Bases, bases_for
 from shardfs.staging.ingest import Ingest
 from shardfs.staging.snapshot import PrivateFile, Snapshot
@@ -60,7 +59,7 @@ def commit(repo: Workspace, branch: str, request: CommitRequest, progress: Progr
         with area.snapshot() as snapshot:
             if snapshot.unchanged and tip is not None and not request.allow_empty:
                 raise NothingToCommitError(_nothing(branch))
-            made = _store(repo, branch, area, snapshot, request, automatic, progress)
+            made = _store(repo, branch, snapshot, request, automatic, progress)
             message = f"commit: {made.subject}"
             repo.store.refs.move(BRANCHES + branch, tip, made.id, author=request.author, message=message)
             area.mark_committed(snapshot, made.tree, request.time_us * 1000)
@@ -114,7 +113,6 @@ def _nothing(branch: str) -> str:
 def _store(
     repo: Workspace,
     branch: str,
-    area: Area,
     snapshot: Snapshot,
     request: CommitRequest,
     automatic: dict[str, Any],
@@ -122,7 +120,7 @@ def _store(
 ) -> Commit:
     """Make everything up to the commit object durable."""
     tip = repo.tip(branch)
-    models = _staged_models(repo, area)
+    models = _staged_models(repo, snapshot)
     with repo.store.batch("commit") as batch:
         tree = _build(batch, snapshot, models, bases_for(repo, batch, tip), progress)
         before = EMPTY_TREE.id if tip is None else repo.objects.commit(tip).tree
@@ -173,10 +171,10 @@ def _build(
         return snapshot.build(ingest_private, put_tree)
 
 
-def _staged_models(repo: Workspace, area: Area) -> dict[str, Media]:
+def _staged_models(repo: Workspace, snapshot: Snapshot) -> dict[str, Media]:
     """Recognised files among those that were added from the work tree; their manifests are stored already."""
     models: dict[str, Media] = {}
-    for change in area.changes():
+    for change in snapshot.changes():
         new = change.new
         if isinstance(new, FileEntry) and new.manifest is not None:
             media = manifest_of(new, repo.objects).media

@@ -26,6 +26,7 @@ from shardfs.staging.nodes import (
     is_derived,
     new_inos,
     new_row,
+    new_version,
 )
 from shardfs.staging.view import View
 
@@ -138,7 +139,7 @@ class Namespace:
         now = time.time_ns()
         parent = self._folder(db, folder, removed)
         known = names_with_rows(db, parent.ino, list(items))
-        inos = iter(new_inos(len(items)))
+        inos, version = iter(new_inos(len(items))), new_version()
         rows: list[Row] = []
         for name, (entry, mtime_ns) in items.items():
             if checked_name(name) != entry.name:
@@ -146,7 +147,8 @@ class Namespace:
             old = view.base_entry(parent, name)
             if old == entry and name not in known:
                 continue
-            row = added_row(next(inos), parent.ino, entry, now if mtime_ns is None else mtime_ns, now)
+            times_ns = (now if mtime_ns is None else mtime_ns, now)
+            row = added_row(next(inos), parent.ino, entry, times_ns, version)
             if old is None and name not in known:
                 rows.append(row)
             else:

@@ -179,25 +179,25 @@ def stat_of_entry(ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Node
 
 def row_of_entry(ino: int, parent: int, entry: TreeEntry, time_ns: int) -> Row:
     """A row that says the same as an entry of a tree; version 0 marks that it is not stored."""
+    return _row(ino, parent, entry, (time_ns, time_ns), version=0, settled=1)
+
+
+def added_row(ino: int, parent: int, entry: TreeEntry, times_ns: tuple[int, int], version: int) -> Row:
+    """A row of a new node with the content of an entry, and with its mtime and ctime."""
+    return _row(ino, parent, entry, times_ns, version=version, settled=0)
+
+
+def _row(ino: int, parent: int, entry: TreeEntry, times_ns: tuple[int, int], *, version: int, settled: int) -> Row:
     content = base = target = None
     size = 0
     if isinstance(entry, FileEntry):
-        kind, mode, size, content = NodeKind.FILE, 0o644, entry.size, content_key(entry)
-        if entry.executable:
-            mode = 0o755
+        kind, mode, size, content = NodeKind.FILE, 0o755 if entry.executable else 0o644, entry.size, content_key(entry)
     elif isinstance(entry, LinkEntry):
         kind, mode, size, target = NodeKind.LINK, 0o777, len(entry.target), entry.target
     else:
         kind, mode, base = NodeKind.DIR, 0o755, bytes(entry.tree)
-    return Row(
-        ino, parent, entry.name, kind, mode, time_ns, time_ns, size, content, base, target, None, None, 0, 0, 1, 0
-    )
-
-
-def added_row(ino: int, parent: int, entry: TreeEntry, mtime_ns: int, now_ns: int) -> Row:
-    """A row of a node that was put into its directory at `now_ns` with the content of an entry."""
-    row = row_of_entry(ino, parent, entry, mtime_ns)
-    return row._replace(ctime_ns=now_ns, version=new_version(), settled=0)
+    place = (ino, parent, entry.name, kind, mode, *times_ns)
+    return Row(*place, size, content, base, target, None, None, 0, version, settled, 0)
 
 
 def new_row(parent: int, name: bytes, kind: NodeKind, mode: int, time_ns: int) -> Row:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from types import TracebackType
 from shardfs.errors import AreaError, FileChangedError
 from shardfs.formats.ids import TreeId
 from shardfs.formats.tree import DirEntry, FileEntry, Tree, TreeEntry
-from shardfs.staging.changes import Overlay
+from shardfs.staging.changes import Overlay, StagedChange, changes
 from shardfs.staging.nodes import ROOT, NodeKind, PathKey, Row
 from shardfs.staging.view import View
 
@@ -82,6 +82,10 @@ class Snapshot:
     def files(self) -> list[PrivateFile]:
         """What must be ingested, sorted by path."""
         return sorted(self._private.values(), key=lambda file: file.path)
+
+    def changes(self) -> Iterator[StagedChange]:
+        """Paths that differ from the base, as `Area.changes`."""
+        return changes(self._overlay, self._view)
 
     def build(self, ingest: Callable[[PrivateFile], FileEntry], put_tree: Callable[[Tree], TreeId]) -> TreeId:
         """Ingest private files and write the trees of all changed directories, deepest first.

@@ -145,7 +145,7 @@ class StatCache:
         its times.
         """
         stamp = content.stamp
-        if stamp.is_racy(time.time_ns() if now_ns is None else now_ns) or stamp.size != content.size:
+        if stamp.size != content.size or stamp.is_racy(time.time_ns() if now_ns is None else now_ns):
             stamp = stamp._replace(ino=_NO_INODE)
         self._change(path, (_stamp(stamp), content_key(content).ljust(_CONTENT_SIZE, b"\0")))
 
@@ -336,10 +336,9 @@ def _stamps(statuses: Iterable[os.stat_result]) -> bytes:
         return b"".join(_stamp(_FIELDS(status)) for status in statuses)
 
 
-def _stamp(values: Iterable[int]) -> bytes:
+def _stamp(values: tuple[int, int, int, int]) -> bytes:
     """A stamp as it is stored: inode numbers of 64 bits and times after 2262 wrap around."""
-    numbers = tuple(values)
     try:
-        return _STAMP.pack(*numbers)
+        return _STAMP.pack(*values)
     except struct.error:
-        return _STAMP.pack(*(((number + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63) for number in numbers))
+        return _STAMP.pack(*(((value + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63) for value in values))

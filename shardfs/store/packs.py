@@ -106,8 +106,11 @@ class PackWriter:
             raise MalformedError(msg)  # no reader would take the pack
         if kind is Kind.CHUNK:
             self._entries.append(entry)
-            with atomic.writing(f"cannot write a pack in {self._layout.root}"):
+            try:  # a context manager for every payload takes longer than writing 10 KB
                 self._write(payload)
+            except OSError:
+                with atomic.writing(f"cannot write a pack in {self._layout.root}"):
+                    raise
         else:
             self._objects.append((entry, bytes(payload)))
             self._objects_size += len(payload)
@@ -153,7 +156,7 @@ class PackWriter:
     def abort(self) -> None:
         """Forget the pack; leaves nothing behind."""
         with suppress(OSError):
-            self._file.close()
+            self._hashed.close()  # not the buffer, which would write what it holds
         with suppress(OSError):
             self._path.unlink()
 
