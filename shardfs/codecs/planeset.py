@@ -1,4 +1,4 @@
-"""Planes as they lie in a payload: each raw or one zstd frame. Spec: docs/design/format/codecs.md, "Planes"."""
+"""Planes as they lie in a payload: each raw, a zstd frame, or sparse. Spec: docs/design/format/codecs.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COUNT: Final = struct.Struct("<I")
 
 _KEEP_RAW: Final = 0.99  # a plane that does not shrink below this part of itself is faster to copy
 _MATCHES_PAY: Final = 0.93  # zstd with matches decodes at half the speed
-_MATCHES_LIKELY: Final = 0.95  # where Huffman codes save less than this there was nothing to match
+_EVEN: Final = 0.95  # where Huffman codes leave more than this all bytes are about as frequent
 _SPARSE_PAYS: Final = 0.97
 _MANY_OTHERS: Final = 0.8  # where more of a plane than this is not zero, a bitmap never paid
 _SAMPLE: Final = 8 * 1024
@@ -91,8 +91,8 @@ def _parts(bodies: Sequence[tuple[int, Buffer]]) -> list[Buffer]:
 
 def _cut(payload: memoryview, number: int, tail: int) -> tuple[list[tuple[int, memoryview]], memoryview]:
     start = number * _HEAD.size
-    heads = list(_HEAD.iter_unpack(payload[:start])) if len(payload) >= start else [(RAW, len(payload))]
-    if start + sum(size for _, size in heads) + tail != len(payload):
+    heads = [] if len(payload) < start else list(_HEAD.iter_unpack(payload[:start]))
+    if not heads or start + sum(size for _, size in heads) + tail != len(payload):
         msg = f"{number} planes and {tail} bytes do not make a payload of {len(payload)} bytes"
         raise MalformedError(msg)
     bodies = []
@@ -125,17 +125,22 @@ def _unthinned(body: memoryview, size: int) -> Buffer:
 
 def _smallest(plane: memoryview, *, grouped: bool) -> tuple[int, Buffer]:
     """How a plane is stored, by the look of a sample of it."""
-    huffman = _huffman(grouped=grouped)
+    if not len(plane):
+        return RAW, plane
+    huffman, matching = _huffman(grouped=grouped), _compressors().matching
     sample = _sample(plane)
-    usual = len(huffman.compress(sample)) if len(plane) else 0
-    if not usual < _MATCHES_LIKELY * len(sample):
-        return _coded(plane, huffman)
+    usual = len(huffman.compress(sample))
+    if usual >= _EVEN * len(sample):
+        # Rows that repeat leave no trace in a histogram, and sorting tears them apart.
+        rows = sample[:_SAMPLE]
+        repeated = not grouped and len(matching.compress(rows)) < _MATCHES_PAY * len(rows)
+        return _coded(plane, matching if repeated else huffman)
     bitmap, others = kernels.active.thin(sample)
     thin = len(sample)
     if len(others) < _MANY_OTHERS * thin:
         thin = len(huffman.compress(bitmap)) + len(huffman.compress(others))
-    if len(_compressors().matching.compress(sample)) < min(_MATCHES_PAY * usual, thin):
-        return _coded(plane, _compressors().matching)
+    if len(matching.compress(sample)) < min(_MATCHES_PAY * usual, thin):
+        return _coded(plane, matching)
     if thin < _SPARSE_PAYS * usual:
         return SPARSE, b"".join(_thinned(plane, huffman))
     return _coded(plane, huffman)

@@ -167,6 +167,11 @@ def test_zeros_are_nothing() -> None:
         assert max(size for _, size in sizes_and_codes(bytes(1 << 20), dtype, [noise(1, 1 << 20)])) < 600
 
 
+def test_rows_that_repeat_are_stored_once() -> None:
+    table = noise(7, 4096) * 200
+    assert sizes_and_codes(table, "float32", [])[0][1] < len(table) / 20
+
+
 def test_every_dtype_of_whole_bytes_has_its_element() -> None:
     assert {name for name, (elements, _) in BLOCKS.items() if elements == 1} <= ELEMENT_OF_DTYPE.keys()
     for name, element in ELEMENT_OF_DTYPE.items():
