@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from shardfs.errors import IntegrityError, NotFoundError, StoreError
+from shardfs.errors import IntegrityError, NotFoundError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.history.objects import Objects
@@ -23,7 +23,6 @@ from shardfs.progress import Progress, no_progress
 from shardfs.store import atomic, packs
 from shardfs.store.packs import FinishedPack
 from shardfs.store.store import Store
-from shardfs.transfer import plan
 
 # A push may send packs for hours before it moves a ref; what is younger than this may be on its way.
 GRACE_S: Final = 24 * 3600.0
@@ -90,8 +89,8 @@ def gc(
         # The packs' own tables: the index, which may be wrong, decides nothing here.
         tables, unreadable = packs.read_tables(store.layout)
         report.problems += [f"{error}; left alone" for error in unreadable.values()]
-        live = _live_ids(store, objects, keep, tables)
-        young = _young(store, tables, grace_s)
+        live = roots.with_bases((id_ for _, id_ in roots.needed(store, objects, keep)), tables.values())
+        young = young_packs(store, tables, grace_s)
         sound = Soundness(store)
         sorting = sort_packs(tables, live, young, sound.is_sound, store.index.damaged_packs())
         _describe(report, sorting, tables, live)
@@ -101,30 +100,8 @@ def gc(
         return report
 
 
-def _live_ids(
-    store: Store, objects: Objects, keep: Iterable[tuple[Kind, bytes]], tables: dict[PackId, FinishedPack]
-) -> set[bytes]:
-    try:
-        commits = roots.named_commits(store) | roots.recent_commits(store, time.time())
-    except OSError as error:
-        msg = f"a reflog cannot be read: {error}; nothing was deleted"
-        raise StoreError(msg) from error
-    live = {id_ for _, id_ in plan.closure(objects, commits, keep)}
-    bases: dict[bytes, set[bytes]] = {}
-    for table in tables.values():
-        for entry in table.entries:
-            if entry.bases:
-                bases.setdefault(entry.id, set()).update(entry.bases)
-    queue = [id_ for id_ in live if id_ in bases]
-    while queue:
-        for base in bases.get(queue.pop(), ()):
-            if base not in live:
-                live.add(base)
-                queue.append(base)
-    return live
-
-
-def _young(store: Store, tables: Iterable[PackId], grace_s: float) -> set[PackId]:
+def young_packs(store: Store, tables: Iterable[PackId], grace_s: float) -> set[PackId]:
+    """Those of some packs that were written in the last `grace_s` seconds."""
     now = time.time()
     young: set[PackId] = set()
     for pack_id in tables:

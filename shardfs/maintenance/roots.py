@@ -1,18 +1,55 @@
-"""What must not be lost: the commits that names and the recent past of names hold."""
+"""What must not be lost: what names, the recent past of names, and staging areas reach."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from shardfs.errors import MalformedError
+from shardfs.errors import MalformedError, StoreError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.formats.ref import LogLine
+from shardfs.history.objects import Objects
+from shardfs.store.packs import FinishedPack
 from shardfs.store.store import Store
+from shardfs.transfer import plan
+from shardfs.transfer.plan import Reachable
 
 REFLOG_AGE_S: Final = 30 * 24 * 3600  # a commit that a ref left stays for this long
+
+
+def needed(store: Store, objects: Objects, keep: Iterable[tuple[Kind, bytes]] = ()) -> Reachable:
+    """What refs, HEAD, recent reflogs and `keep` reach; the bases of deltas are not in it.
+
+    Raises:
+        RefCorruptedError: a name cannot be read. StoreError: a reflog cannot be read.
+        ObjectNotFoundError, ObjectCorruptedError, RemoteError: an object on the way cannot be read.
+    """
+    try:
+        commits = named_commits(store) | recent_commits(store, time.time())
+    except OSError as error:
+        msg = f"a reflog cannot be read: {error}; nothing was deleted"
+        raise StoreError(msg) from error
+    return plan.closure(objects, commits, keep)
+
+
+def with_bases(ids: Iterable[bytes], tables: Iterable[FinishedPack]) -> set[bytes]:
+    """`ids` and all chunks that some copy of them in one of the packs depends on."""
+    bases: dict[bytes, set[bytes]] = {}
+    for table in tables:
+        for entry in table.entries:
+            if entry.bases:
+                bases.setdefault(entry.id, set()).update(entry.bases)
+    found = set(ids)
+    queue = [id_ for id_ in found if id_ in bases]
+    while queue:
+        for base in bases.get(queue.pop(), ()):
+            if base not in found:
+                found.add(base)
+                queue.append(base)
+    return found
 
 
 def named_commits(store: Store) -> set[CommitId]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Final
 
 from shardfs.formats.ids import PackId
@@ -78,7 +79,11 @@ def sort_packs(
 def _owners(
     tables: Mapping[PackId, FinishedPack], live: Set[bytes], is_sound: IsSound
 ) -> dict[bytes, tuple[PackId, bool]]:
-    """The pack that each live id counts for, and whether its copy there may be sound."""
+    """The pack that each live id counts for, and whether its copy there may be sound.
+
+    Copies of the same chunk may be deltas against each other's bases. So each id gets its owner after the bases of the
+    copy that it owns: what stays never depends on itself.
+    """
     copies: dict[bytes, list[tuple[PackId, Entry]]] = {}
     live_bytes: dict[PackId, int] = {}
     for pack_id, table in tables.items():
@@ -86,12 +91,56 @@ def _owners(
         live_bytes[pack_id] = sum(e.stored_size for e in needed)
         for entry in needed:
             copies.setdefault(entry.id, []).append((pack_id, entry))
-    owners: dict[bytes, tuple[PackId, bool]] = {}
-    for id_, places in copies.items():
+    best_first = sorted(tables, key=lambda pack: (-live_bytes[pack] / tables[pack].size, pack))
+    return _Election(copies, {pack: rank for rank, pack in enumerate(best_first)}, is_sound).run()
+
+
+class _Election:
+    """Gives each id its owner, from the best packs first, as far as bases allow."""
+
+    def __init__(
+        self, copies: Mapping[bytes, list[tuple[PackId, Entry]]], ranks: Mapping[PackId, int], is_sound: IsSound
+    ) -> None:
+        self._copies = copies
+        self._ranks = ranks
+        self._is_sound = is_sound
+        self._ready: list[tuple[int, PackId, Entry]] = []
+        self._waiting: dict[bytes, list[tuple[PackId, Entry]]] = {}  # copies by a base that has no owner yet
+        self._owners: dict[bytes, tuple[PackId, bool]] = {}
+
+    def run(self) -> dict[bytes, tuple[PackId, bool]]:
+        for places in self._copies.values():
+            for pack_id, entry in places:
+                self._offer(pack_id, entry)
+        self._settle()
+        for id_, places in self._copies.items():
+            if id_ not in self._owners:  # a base is missing here, or no copy is sound
+                self._own(id_, self._best(places))
+                self._settle()
+        return self._owners
+
+    def _offer(self, pack_id: PackId, entry: Entry) -> None:
+        missing = next((base for base in entry.bases if base not in self._owners), None)
+        if missing is None:
+            heappush(self._ready, (self._ranks[pack_id], pack_id, entry))
+        else:
+            self._waiting.setdefault(missing, []).append((pack_id, entry))
+
+    def _settle(self) -> None:
+        while self._ready:
+            _, pack_id, entry = heappop(self._ready)
+            is_only = len(self._copies[entry.id]) == 1
+            if entry.id not in self._owners and (is_only or self._is_sound(pack_id, entry)):
+                self._own(entry.id, (pack_id, True))
+
+    def _own(self, id_: bytes, owner: tuple[PackId, bool]) -> None:
+        self._owners[id_] = owner
+        for pack_id, entry in self._waiting.pop(id_, ()):
+            self._offer(pack_id, entry)
+
+    def _best(self, places: list[tuple[PackId, Entry]]) -> tuple[PackId, bool]:
+        places = sorted(places, key=lambda place: self._ranks[place[0]])
         if len(places) == 1:
-            owners[id_] = (places[0][0], True)
-            continue
-        places.sort(key=lambda place: (-live_bytes[place[0]] / tables[place[0]].size, place[0]))
-        good = next((pack for pack, entry in places if is_sound(pack, entry)), None)
-        owners[id_] = (places[0][0], False) if good is None else (good, True)
-    return owners
+            return places[0][0], True
+        good = next((pack for pack, entry in places if self._is_sound(pack, entry)), None)
+        return (places[0][0], False) if good is None else (good, True)
