@@ -379,6 +379,8 @@ class Area:
                 set_fact(db, SWEEP, 1)
                 if alone:
                     rebasing.drop_settled(db)
+            if alone:
+                self._database.shrink()
         finally:
             if alone:
                 self._session.release()

@@ -8,6 +8,7 @@ before them survive a power cut.
 from __future__ import annotations
 
 import errno
+import logging
 import sqlite3
 import threading
 from collections import deque
@@ -22,8 +23,12 @@ from shardfs.staging import schema
 from shardfs.staging.nodes import NodeKind, Row
 from shardfs.store.database import NO_ROOM
 
+_log = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_MS: Final = 30_000
 _CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: at the default of 1000 pages every 250th create waits for the disk
+_SHRINK_PAGES: Final = 256  # 1 MiB
+_PAGES: Final = ("freelist_count", "page_count")
 _ERRNO: Final = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EROFS,
@@ -69,6 +74,22 @@ class Database:
     def write(self, *, durable: bool = False) -> Writing:
         """A write transaction; use as context manager, gives the connection. Rolled back when the block raises."""
         return Writing(self, self._writing, durable=durable)
+
+    def shrink(self) -> None:
+        """Give the room of deleted rows back to the disk, if it is most of the file and more than 1 MiB.
+
+        No error when that fails (a reader elsewhere, a full disk): the room is used again or given back next time.
+        """
+        with self._writing:
+            connection = self.take()
+            try:
+                free, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PAGES)
+                if free > max(_SHRINK_PAGES, pages // 2):
+                    connection.execute("VACUUM")
+            except sqlite3.Error as error:
+                _log.debug("%s is not made smaller: %s", self._path, error)
+            finally:
+                self.give(connection)
 
     def close(self) -> None:
         """Close all connections; nothing may be running."""

@@ -270,6 +270,17 @@ def test_put_entries_takes_many_at_once(area: Area, store: MemoryStore) -> None:
     assert kinds(area) == {}
 
 
+def test_a_commit_of_many_files_leaves_a_small_database(area: Area, store: MemoryStore, tmp_path: Path) -> None:
+    area.close()
+    with store.area(tmp_path / "area", session=False) as other:
+        entry = store.file(b"", b"the same")
+        other.put_entries(((b"many", b"%05d" % i + b"x" * 200), entry, None) for i in range(5000))
+        with other.snapshot() as snapshot:
+            other.mark_committed(snapshot, snapshot.build(store.ingest, store.put_tree))
+        assert len(other.list(other.find((b"many",)).ino)) == 5000
+    assert (tmp_path / "area/area.sqlite").stat().st_size < 200_000
+
+
 def test_put_entries_replaces_a_changed_directory(area: Area, store: MemoryStore) -> None:
     folder = area.lookup(ROOT, b"d").ino
     write(area, b"n", b"n", folder)
