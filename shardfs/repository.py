@@ -41,7 +41,7 @@ from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
 
 if TYPE_CHECKING:
-    from shardfs.maintenance import doctor, gc, parts, stats, verify
+    from shardfs.maintenance import doctor, gc, optimize, parts, stats, verify
     from shardfs.remotes.base import Remote
     from shardfs.transfer import facts, fetch, pull, push
 
@@ -561,6 +561,23 @@ class Repository:
         keep = areas.references(self)
         grace = gc.GRACE_S if grace_s is None else grace_s
         return gc.gc(self._writable(), self.objects, keep=keep, grace_s=grace, dry_run=dry_run, progress=progress)
+
+    def optimize(
+        self, *, dry_run: bool = False, grace_s: float | None = None, progress: Progress | None = None
+    ) -> optimize.OptimizeReport:
+        """Encode chunks anew so that branches and tags are read quickly, and merge small packs; no id changes."""
+        from shardfs.maintenance import gc, optimize
+
+        return optimize.optimize(
+            self._writable(),
+            self.objects,
+            keep=areas.references(self),
+            max_depth=self.settings.chain_depth,
+            budget_bytes=self.settings.memory_budget,
+            grace_s=gc.GRACE_S if grace_s is None else grace_s,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def diagnose(self) -> list[doctor.Finding]:
         """What is wrong or could be better, each with the command that mends it."""

@@ -107,6 +107,8 @@ def history(template: Path, shell: Shell) -> Shell:
         ("verify", "verify"),
         ("gc", "gc --dry-run"),
         ("gc", "gc"),
+        ("optimize", "optimize --dry-run"),
+        ("optimize", "optimize"),
         ("stats", "stats"),
         ("stats", "stats v1"),
         ("stats", "stats --by codec"),
@@ -128,7 +130,7 @@ def test_document_follows_its_schema(history: Shell, name: str, line: str) -> No
 
 def test_documents_of_an_empty_repository(shell: Shell) -> None:
     follows("init", shell("init", "--json"))
-    for name in ("log", "status", "branch", "tag", "reflog", "verify", "stats", "gc"):
+    for name in ("log", "status", "branch", "tag", "reflog", "verify", "stats", "gc", "optimize"):
         follows(name, shell(name, "--json"))
     assert shell("log", "--json").json == []
     assert shell("status", "--json").json["head"] is None

@@ -50,6 +50,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
     "Care": {
         "verify": "Read and check everything that is stored.",
         "gc": "Delete stored data that nothing needs.",
+        "optimize": "Store heads so that they are read quickly.",
         "doctor": "Find what is wrong, and mend it.",
         "config": "Read and write settings.",
         "completion": "Print a script for completion in the shell.",
