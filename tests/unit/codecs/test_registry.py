@@ -65,10 +65,12 @@ def test_threads_do_not_share_contexts() -> None:
 
     def work(seed: int) -> None:
         try:
-            for i in range(50):
+            for i in range(20):
                 data = noise(seed * 100 + i, 3000) * 2
                 code, payload, _ = registry.encode(data)
                 assert registry.decode(code, payload, len(data)) == data
+                values = series(3, 2000 + seed)
+                sizes_and_codes(values[0], "float32", values[1:])
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
