@@ -103,6 +103,8 @@ class _Deeper:
 
 def changes(overlay: Overlay, view: View) -> Iterator[StagedChange]:
     """Paths that differ from the base; those of a directory by name, parents before children."""
+    if not overlay.rows:
+        return  # without a look at the root's tree, which may have 100 000 entries
     root = overlay.dirs[ROOT]
     pending = [_Deeper((), _Side(root.base, root), root.base)]
     while pending:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.formats.ids import ChunkId, ManifestId, PackId
+from shardfs.formats.ids import ChunkId, ManifestId, PackId, TreeId
 from shardfs.formats.manifest import Media
 from shardfs.formats.tree import FileEntry
 from shardfs.staging.ingest import Ingested
+from shardfs.staging.scan import Folder, Scanner
 from shardfs.staging.source import RACY_NS, Stamp
 from shardfs.staging.statcache import StatCache
 
@@ -173,3 +174,118 @@ def test_a_place_that_cannot_be_written_is_no_error(tmp_path: Path, file: Path) 
     cache.put(b"file", content(file), later(file))
     cache.save(PACKS)
     assert cache.key(b"file", file.stat()) is not None
+
+
+def folder_of(directory: Path, path: bytes = b"d") -> Folder:
+    (found,) = Scanner(directory).scan()
+    return found._replace(path=path)
+
+
+TREE = TreeId(b"t" * 32)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    made = tmp_path / "directory"
+    made.mkdir()
+    (made / "a").write_bytes(b"a")
+    (made / "b").write_bytes(b"b")
+    (made / "link").symlink_to("a")
+    return made
+
+
+def settled(database: Path, directory: Path) -> Folder:
+    cache = StatCache(database, PACKS)
+    folder = folder_of(directory)
+    cache.settle(folder, TREE, [b"C" + b"a" * 32, b"M" + b"b" * 32, b""], {b"below": TreeId(b"\0" * 32)})
+    cache.save(PACKS)
+    return folder
+
+
+def test_a_settled_directory_is_known_as_a_whole_and_file_by_file(database: Path, directory: Path) -> None:
+    folder = settled(database, directory)
+    cache = StatCache(database, PACKS)
+    assert cache.is_settled(folder, TREE)
+    assert cache.below(b"d", TREE) == {b"below": b"\0" * 32}
+    assert cache.key(b"d/a", (directory / "a").stat()) == b"C" + b"a" * 32
+    assert cache.key(b"d/b", (directory / "b").stat()) == b"M" + b"b" * 32
+    assert cache.key(b"d/link", (directory / "link").lstat()) is None
+    assert cache.names(b"d") == {b"a", b"b", b"link"}
+    other = TreeId(b"o" * 32)
+    assert not cache.is_settled(folder, other)
+    assert cache.below(b"d", other) is None
+    assert cache.below(b"elsewhere", TREE) is None
+
+
+@pytest.mark.parametrize("change", [grow, replace_inode, Path.unlink])
+def test_a_change_unsettles_a_directory(database: Path, directory: Path, change: object) -> None:
+    settled(database, directory)
+    change(directory / "b")  # type: ignore[operator]
+    assert not StatCache(database, PACKS).is_settled(folder_of(directory), TREE)
+
+
+def test_what_is_learned_unsettles_a_directory(database: Path, directory: Path) -> None:
+    folder = settled(database, directory)
+    cache = StatCache(database, PACKS)
+    cache.put(b"d/a", content(directory / "a"), later(directory / "a"))
+    assert not cache.is_settled(folder, TREE)
+    cache.save(PACKS)
+    again = StatCache(database, PACKS)
+    assert not again.is_settled(folder, TREE)
+    assert again.key(b"d/a", (directory / "a").stat()) == b"C" + b"c" * 32
+    assert again.key(b"d/b", (directory / "b").stat()) == b"M" + b"b" * 32
+
+
+def test_what_another_process_learned_meanwhile_stays(database: Path, directory: Path, file: Path) -> None:
+    settled(database, directory)
+    cache, settling, other = (StatCache(database, PACKS) for _ in range(3))
+    other.put(b"d/file", content(file), later(file))
+    other.save(PACKS)
+    settling.settle(folder_of(directory), TREE, [b"", b"", b""], {})
+    settling.save(PACKS)
+    cache.put(b"d/a", content(directory / "a"), later(directory / "a"))
+    cache.save(PACKS)
+    again = StatCache(database, PACKS)
+    assert again.key(b"d/file", file.stat()) == b"C" + b"c" * 32
+    assert again.key(b"d/a", (directory / "a").stat()) == b"C" + b"c" * 32
+    assert again.key(b"d/b", (directory / "b").stat()) == b"M" + b"b" * 32
+
+
+@pytest.mark.parametrize("column", ["path", "names", "stamps", "contents", "tree", "below"])
+def test_a_flipped_bit_makes_a_directory_unknown(database: Path, directory: Path, column: str) -> None:
+    folder = settled(database, directory)
+    connection = sqlite3.connect(database)
+    [(value,)] = connection.execute(f"SELECT {column} FROM folders").fetchall()
+    with connection:
+        connection.execute(f"UPDATE folders SET {column} = ?", (bytes([value[0] ^ 1]) + value[1:],))
+    connection.close()
+    cache = StatCache(database, PACKS)
+    assert not cache.is_settled(folder, TREE)
+    assert cache.folders() == set()
+
+
+def test_numbers_beyond_63_bits_are_kept_apart(database: Path, directory: Path) -> None:
+    folder = folder_of(directory)
+    plain = (directory / "a").stat()
+
+    def with_inode(number: int) -> os.stat_result:
+        return os.stat_result((plain.st_mode, number, *plain[2:]), {"st_mtime_ns": 1 << 63, "st_ctime_ns": -5})
+
+    huge = folder._replace(statuses=[with_inode((1 << 64) - 2), *folder.statuses[1:]])
+    cache = StatCache(database, PACKS)
+    cache.settle(huge, TREE, [b"C" + b"a" * 32, b"", b""], {})
+    cache.save(PACKS)
+    again = StatCache(database, PACKS)
+    assert again.is_settled(huge, TREE)
+    assert again.key(b"d/a", with_inode((1 << 64) - 2)) == b"C" + b"a" * 32
+    assert again.key(b"d/a", with_inode((1 << 64) - 3)) is None
+
+
+def test_a_database_of_version_1_is_replaced(database: Path, file: Path) -> None:
+    connection = sqlite3.connect(database)
+    connection.executescript("CREATE TABLE files (path); CREATE TABLE packs (id); PRAGMA user_version = 1")
+    connection.close()
+    cache = StatCache(database, PACKS)
+    cache.put(b"file", content(file), later(file))
+    cache.save(PACKS)
+    assert StatCache(database, PACKS).key(b"file", file.stat()) is not None
