@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 
 RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
 _DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
+_MAX_TIED: Final = 1000  # searches of one read that fail because of what is above them
 _MAX_REPORTED: Final = 10_000  # damaged copies that are remembered, so that each is reported once
 
 
@@ -82,15 +83,47 @@ class Counters(NamedTuple):
     memory_bytes: int
 
 
+class _Lost:
+    """Bases without a good copy, as one read found out: each would else be tried again by each copy of what is above.
+
+    One that only failed below certain chunks, in a circle or too deep, may be read below others. But not for ever:
+    packs can be made so that there are 2**16 ways to try.
+    """
+
+    def __init__(self) -> None:
+        self._errors: dict[bytes, ShardfsError] = {}
+        self._tied = 0
+
+    def get(self, id_: bytes) -> ShardfsError | None:
+        """Why a base cannot be read; None when that is not known."""
+        return self._errors.get(id_)
+
+    def add(self, id_: bytes, error: ShardfsError, *, is_tied: bool) -> None:
+        """Take note of a base that could not be read."""
+        self._tied += is_tied
+        if not is_tied or self._tied > _MAX_TIED:
+            self._errors[id_] = error
+
+
 class _Search:
     """One search for an id: what it looks for and what went wrong so far."""
 
     def __init__(
-        self, kind: Kind, id_: bytes, raw_size: int | None, trail: tuple[bytes, ...], *, as_stored: bool = False
+        self,
+        kind: Kind,
+        id_: bytes,
+        raw_size: int | None,
+        above: _Search | None = None,
+        *,
+        as_stored: bool = False,
     ) -> None:
         self.kind, self.id, self.raw_size = kind, id_, raw_size
+        self.above = above  # the search for a chunk that needs this one as its base
         self.as_stored = as_stored  # whether the payload matters too: packs before a cache that may hold plaintext
-        self.trail = (*trail, id_)
+        self.trail: tuple[bytes, ...] = (*above.trail, id_) if above else (id_,)
+        self.lost: _Lost = above.lost if above else _Lost()
+        self.is_tied = False  # whether it may have failed because of what is above it
+        self.base_error: ShardfsError | None = None  # of the last base that could not be read
         self.started = time.monotonic()
         self.problems: list[str] = []
         self.remote_error: RemoteError | None = None
@@ -104,6 +137,8 @@ class _Search:
         """What to raise when no copy was good."""
         if self.remote_error is not None:
             return self.remote_error
+        if self.above is not None and self.base_error is not None:
+            return self.base_error  # the chunk at the bottom is what is wrong
         chunk = self.kind is Kind.CHUNK
         if self.problems:
             msg = f"{self.name} has no good copy: {'; '.join(self.problems[:4])}"
@@ -157,7 +192,8 @@ class Reader:
         found = self._memory.get(id_)
         if found is not None and len(found) == raw_size:
             return found
-        data = self._flights.run(id_, lambda: self._load(Kind.CHUNK, id_, raw_size, ()), self._deadline_s)
+        search = _Search(Kind.CHUNK, id_, raw_size)
+        data = self._flights.run(id_, lambda: self._load(search), self._deadline_s)
         if len(data) != raw_size:
             msg = f"chunk {id_.hex()[:12]} has {len(data)} bytes, expected {raw_size}"
             raise ChunkCorruptedError(msg)
@@ -179,7 +215,7 @@ class Reader:
             ObjectNotFoundError: no copy is known. ObjectCorruptedError: all copies are damaged.
             RemoteError: the only good copy may be at a remote that failed.
         """
-        return self._flights.run(id_, lambda: self._load(kind, id_, None, ()), self._deadline_s)
+        return self._flights.run(id_, lambda: self._load(_Search(kind, id_, None)), self._deadline_s)
 
     def payload(self, kind: Kind, id_: bytes) -> tuple[Encoded, bytes]:
         """The best good copy of an id as it is stored, and its plaintext: for copies from pack to pack.
@@ -187,7 +223,7 @@ class Reader:
         Raises:
             NotFoundError, IntegrityError, RemoteError: as `chunk` and `object`.
         """
-        search = _Search(kind, id_, None, (), as_stored=True)
+        search = _Search(kind, id_, None, as_stored=True)
         plaintext = self._from_anywhere(search)
         if plaintext is None or search.encoded is None:
             raise search.error()
@@ -215,16 +251,19 @@ class Reader:
 
     # Copies in their order
 
-    def _load(self, kind: Kind, id_: bytes, raw_size: int | None, trail: tuple[bytes, ...]) -> bytes:
-        search = _Search(kind, id_, raw_size, trail)
+    def _load(self, search: _Search) -> bytes:
         data = self._from_anywhere(search)
         if data is None:
-            raise search.error()
+            error = search.error()
+            if search.above is not None:
+                search.above.is_tied |= search.is_tied
+                search.lost.add(search.id, error, is_tied=search.is_tied)
+            raise error
         if search.problems:
             with self._guard:
                 self._healed += 1
-        if kind is Kind.CHUNK:
-            self._memory.put(id_, data)
+        if search.kind is Kind.CHUNK:
+            self._memory.put(search.id, data)
         return data
 
     def _from_anywhere(self, search: _Search) -> bytes | None:
@@ -259,7 +298,7 @@ class Reader:
                 search.remote_error = error
             except _DAMAGE as error:
                 self._note(search, location, str(error))
-                if isinstance(error, (FormatError, IntegrityError)) and not isinstance(error.__cause__, OSError):
+                if not isinstance(error.__cause__, OSError):
                     self._mark(search, location)
             else:
                 with self._guard:
@@ -351,10 +390,19 @@ class Reader:
         It joins no flight: threads that waited for each other's bases in a circle would wait for ever.
         """
         if id_ in search.trail or len(search.trail) > MAX_BASE_DEPTH:
+            search.is_tied = True
             msg = f"base {id_.hex()[:12]} is in a circle or more than {MAX_BASE_DEPTH} deep"
             raise ChunkCorruptedError(msg)
         found = self._memory.get(id_)
-        return self._load(Kind.CHUNK, id_, None, search.trail) if found is None else found
+        if found is not None:
+            return found
+        try:
+            if (known := search.lost.get(id_)) is not None:
+                raise known
+            return self._load(_Search(Kind.CHUNK, id_, None, search))
+        except ShardfsError as error:
+            search.base_error = error
+            raise
 
     def _is_deep(self, entry: Entry) -> bool:
         """Whether an entry's bases have bases: one link takes 0.6 to 1.1 ms per MiB, a read from the cache 0.3."""
@@ -380,7 +428,7 @@ class Reader:
             _log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
 
     def _mark(self, search: _Search, location: Location) -> None:
-        """Have the content stored again when somebody adds it. Only for bytes that were read and are wrong.
+        """Have the content stored again when somebody adds it. Only for bytes that are wrong or lack a base.
 
         A disk that refused to be read, or too many open files, says nothing about the bytes.
         """
