@@ -170,5 +170,7 @@ class _Collection:
                     self._report.problems.append(f"pack {pack_id.hex()[:12]} is left alone: {error}")
                 else:
                     copied.append(pack_id)
-        self._store.drop_packs(copied)
+            # A pack that was taken for damaged and is sound may have been made again: the same bytes, the same id.
+            made = {pack.id for pack in batch.publish()}
+        self._store.drop_packs(pack_id for pack_id in copied if pack_id not in made)
         self._report.rewritten += copied

@@ -15,11 +15,12 @@ from shardfs.store.packs import list_packs
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
 from tests import stores
-from tests.stores import CHUNK_SIZE, commit, flip, noise
+from tests.stores import CHUNK_SIZE, XorCodec, commit, flip, noise
 from tests.unit.maintenance.conftest import check, make_old, objects_of
 
 DATA = noise(1, 10 * CHUNK_SIZE)
 OTHER = noise(2, 10 * CHUNK_SIZE)
+XOR = XorCodec()
 
 
 def collect(store: Store, **options: object) -> GcReport:
@@ -204,6 +205,38 @@ def test_a_pack_with_the_only_damaged_copy_stays(store: Store) -> None:
     assert report.rewritten == []
     assert len(report.problems) == 1
     assert store.layout.pack(location.pack).exists()
+
+
+def test_a_sound_pack_that_was_taken_for_damaged_stays(store: Store) -> None:
+    commit(store, {"a": DATA})
+    location = store.find(chunk_id(DATA[:CHUNK_SIZE]))[0]
+    store.index.mark_damaged(location.entry.id, location.pack)
+    make_old(store)
+    collect(store)
+    assert check(store).ok
+    assert Reader(store).chunk(ChunkId(location.entry.id), CHUNK_SIZE) == DATA[:CHUNK_SIZE]
+
+
+def _pack_of(store: Store, data: bytes, base: bytes | None, rest: bytes = b"") -> None:
+    """A pack with a chunk, whole or as a difference to another one, and with something that nothing needs."""
+    with store.batch() as batch:
+        encoded = Encoded(0, data) if base is None else Encoded(XOR.code, XOR.encode(data, base), (chunk_id(base),))
+        batch.put_encoded(Kind.CHUNK, chunk_id(data), encoded, len(data))
+        if rest:
+            stores.put_file(batch, b"rest", rest)
+
+
+def test_copies_that_need_each_other_do_not_stay_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._CODECS, XOR.code, XOR)
+    one, two = noise(21, CHUNK_SIZE), noise(22, CHUNK_SIZE)
+    _pack_of(store, one, None, rest=noise(31, 2 * CHUNK_SIZE))
+    _pack_of(store, two, None, rest=noise(32, 2 * CHUNK_SIZE))
+    _pack_of(store, one, two)
+    _pack_of(store, two, one)
+    make_old(store)
+    collect(store, keep=[(Kind.CHUNK, chunk_id(data)) for data in (one, two)])
+    assert [Reader(store).chunk(chunk_id(data), CHUNK_SIZE) for data in (one, two)] == [one, two]
+    assert check(store).ok
 
 
 def test_unreadable_packs_are_left_alone(store: Store) -> None:
