@@ -272,6 +272,7 @@ class _Work:
             with self._store.batch("optimize") as batch:
                 for payload in sorted(payloads, key=lambda payload: payload.rank):
                     batch.put_encoded(payload.kind, payload.id, payload.encoded, payload.raw_size)
+                self._repacking.made(pack.id for pack in batch.publish())
             self._repacking.settle(payload.id for payload in payloads)
         self._drop()
 

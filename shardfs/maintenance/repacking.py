@@ -109,11 +109,17 @@ class Repacking:
         """The copies of each object that must be moved."""
         yield from (found for id_, found in self._stock.objects() if id_ in self.held)
 
+    def made(self, packs: Iterable[PackId]) -> None:
+        """Tell which packs were written. One that was to go stays if it was made again: same bytes, same id."""
+        for pack in packs:
+            self._waiting.pop(pack, None)
+
     def settle(self, ids: Iterable[bytes]) -> None:
         """Tell that ids are in a pack that stays, and can be read there."""
         for id_ in ids:
             for pack in self._packs.pop(id_, ()):
-                self._waiting[pack].discard(id_)
+                if pack in self._waiting:
+                    self._waiting[pack].discard(id_)
 
     def finish(self, *, with_bases: bool = False) -> list[PackId]:
         """Packs that can be deleted now, each once.
