@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,9 @@ _NO_ARGUMENTS: Final[tuple[type[click.UsageError], ...]] = tuple(
     filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
 )
 COMPLETE_VARIABLE: Final = "_SHARDFS_COMPLETE"
+# Objects made between two searches for garbage cycles. At Python's 700 those searches take a seventh of the time of a
+# command that handles 100 000 files, and find nothing.
+_GARBAGE_AFTER: Final = 100_000
 
 
 class Shardfs(click.Group):
@@ -136,6 +140,7 @@ def main() -> NoReturn:
     # A terminated command ends like an interrupted one: through its `finally` clauses.
     signal.signal(signal.SIGTERM, _terminate)
     keep_freed_memory()
+    gc.set_threshold(_GARBAGE_AFTER)
     cli.main()
 
 

@@ -101,7 +101,7 @@ def _stage(
         if progress is not None:
             progress(done, total, "add")
 
-    unchanged = Unchanged(listing, Comparer(root, repo.objects, cache), cache)
+    unchanged = Unchanged(listing, cache)
     base = os.fsencode(root)
     with repo.store.batch("add") as batch:
         items += _empty_folders(batch, found, listing)

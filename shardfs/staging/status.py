@@ -60,7 +60,7 @@ def status(repo: Workspace) -> Status:
 
 def _compare(repo: Workspace, root: Path, listing: Listing, cache: StatCache, result: Status) -> None:
     comparer = Comparer(root, repo.objects, cache)
-    unchanged = Unchanged(listing, comparer, cache)
+    unchanged = Unchanged(listing, cache)
     refused: list[bytes] = []
     untracked: list[bytes] = []
     there: dict[bytes, frozenset[bytes]] = {path: frozenset() for path in cache.folders()}

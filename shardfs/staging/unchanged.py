@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Mapping
 
 from shardfs.formats.ids import TreeId
-from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry
-from shardfs.staging.comparing import Comparer, Listing, is_tracked
-from shardfs.staging.nodes import NodeStat, content_key
+from shardfs.formats.tree import DirEntry
+from shardfs.staging.comparing import Listing, is_tracked
 from shardfs.staging.scan import Folder
 from shardfs.staging.source import Stamp
 from shardfs.staging.statcache import StatCache
@@ -23,9 +21,8 @@ from shardfs.staging.statcache import StatCache
 class Unchanged:
     """Ask about directories in the order of `Scanner.scan`, those above before those below. For one thread."""
 
-    def __init__(self, listing: Listing, comparer: Comparer, cache: StatCache) -> None:
+    def __init__(self, listing: Listing, cache: StatCache) -> None:
         self._listing = listing
-        self._comparer = comparer
         self._cache = cache
         self._trees: dict[bytes, TreeId | None] = {}
 
@@ -35,15 +32,13 @@ class Unchanged:
         return tree is not None and folder.whole and self._cache.is_settled(folder, tree)
 
     def learn(self, folder: Folder) -> None:
-        """Have `holds` know a directory from now on, if it is as staging shows it."""
+        """Have `holds` know a directory from now on; each of its files was just found to be as staging has it."""
         tree = self._tree(folder.path)
         if tree is None or not folder.whole:
             return
         nodes = self._listing.folder(folder.path)
-        if len(folder.names) != sum(map(is_tracked, nodes.values())):
-            return
-        contents = self._contents(folder, nodes)
-        if contents is not None:
+        contents = self._contents(folder)
+        if contents is not None and len(contents) == sum(map(is_tracked, nodes.values())):
             below = {name: node.entry.tree for name, node in nodes.items() if isinstance(node.entry, DirEntry)}
             self._cache.settle(folder, tree, contents, below)
 
@@ -56,23 +51,16 @@ class Unchanged:
             self._trees[path] = self._listing.tree(path) if below is None else below.get(name)
         return self._trees[path]
 
-    def _contents(self, folder: Folder, nodes: Mapping[bytes, NodeStat]) -> list[bytes] | None:
-        """What the files of a folder hold, if each is as staging has it and would not change without a trace."""
+    def _contents(self, folder: Folder) -> list[bytes] | None:
+        """What the files of a folder hold, if none of them can have changed without a trace in its times."""
         contents = []
         now = time.time_ns()
         for path, status in folder.found():
-            node = nodes.get(path.rpartition(b"/")[2])
-            entry = node.entry if node is not None else None
             if stat.S_ISLNK(status.st_mode):
-                known = b""
-                if not isinstance(entry, LinkEntry) or Stamp.of(status).is_racy(now):
-                    return None
+                known = None if Stamp.of(status).is_racy(now) else b""
             else:
-                key = self._cache.key(path, status)
-                if not isinstance(entry, FileEntry) or key is None or key != content_key(entry):
-                    return None
-                known = key
-            if not self._comparer.same(path, status, entry):
+                known = self._cache.key(path, status)
+            if known is None:
                 return None
             contents.append(known)
         return contents
