@@ -64,7 +64,7 @@ class TensorIndex:
         return found
 
     def remember(self, places: Mapping[bytes, Place]) -> None:
-        """Add places, or move keys to new ones. A file that cannot be used is made anew."""
+        """Add places, or move keys to new ones. A file that cannot be used is made anew, one in use is left alone."""
         if not places:
             return
         for again in (True, False):
@@ -78,6 +78,8 @@ class TensorIndex:
                     db.executemany("INSERT OR REPLACE INTO tensors VALUES (?, ?, ?, ?)", rows)
             except (sqlite3.Error, OSError) as error:
                 _log.info("%s: %s", self._path, error)
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                    return
                 if again and isinstance(error, sqlite3.DatabaseError):
                     self._remove()
             else:
