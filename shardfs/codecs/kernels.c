@@ -41,7 +41,7 @@ typedef uint64_t UNALIGNED u64;
 #endif
 
 /* Raised with every change of a signature or of what a function computes. */
-int kernels_version(void) { return 1; }
+int kernels_version(void) { return 2; }
 
 /* Groups are filled by four lanes, each with a quarter of the values and counters of its own: one lane alone would
  * wait for its last store to the same counter. The order is that of a stable sort by key, n below 2^32. */
@@ -78,6 +78,15 @@ static inline float float_of(uint32_t bits) {
 static inline uint32_t exponent_of(uint32_t bits) { return bits >> 23 & 255; }
 
 enum { RHO_UNIT = 256, RHO_LOWEST = -1, RHO_BINS = 640 }; /* from -1 to 1.5 */
+
+/* The sum of the squares of how often each byte occurs among every `step`-th of the plane. */
+uint64_t squares(const u8 *plane, size_t n, size_t step) {
+    uint32_t counts[256] = {0};
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i += step) counts[plane[i]]++;
+    for (int byte = 0; byte < 256; byte++) sum += (uint64_t)counts[byte] * counts[byte];
+    return sum;
+}
 
 /* A bit per byte of the plane, lowest first: set where it is not zero; and the bytes that are not. Returns their
  * number. `others` has room for n + 1 bytes: each byte is stored before it is known whether it stays. */
@@ -307,11 +316,11 @@ VECTOR void NAME(step_keys)(const WORD *restrict y, const WORD *restrict p, size
     }
 }
 
-/* The median of (x - y) / (y - p) over some 8 192 values, in units of 1 / RHO_UNIT; 0 if none of them moved.
+/* The median of (x - y) / (y - p) over some 2 048 values, in units of 1 / RHO_UNIT; 0 if none of them moved.
  * Least squares would let a few large steps decide. */
 int NAME(fit)(const WORD *x, const WORD *y, const WORD *p, size_t n) {
     size_t counts[RHO_BINS] = {0}, total = 0, below = 0;
-    for (size_t i = 0; i < n; i += n >> 13 | 1) {
+    for (size_t i = 0; i < n; i += n >> 11 | 1) {
         float at = float_of(NAME(widen)(y[i]));
         float last = at - float_of(NAME(widen)(p[i])), next = float_of(NAME(widen)(x[i])) - at;
         float place = (next / last - RHO_LOWEST) * RHO_UNIT;

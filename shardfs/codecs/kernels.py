@@ -50,6 +50,10 @@ class Kernels(Protocol):
         """The inverse of `subtract`, and `tail` after the values."""
         ...
 
+    def squares(self, plane: Buffer, step: int) -> int:
+        """The sum of the squares of how often each byte occurs among every `step`-th of a plane."""
+        ...
+
     def thin(self, plane: Buffer) -> tuple[memoryview, memoryview]:
         """A bitmap of the bytes that are not zero, and these bytes."""
         ...

@@ -12,7 +12,7 @@ from shardfs.codecs.elements import RHO_UNIT, Element
 from shardfs.codecs.memory import address_of, scratch, unfilled_bytes
 
 LIBRARY: Final = os.path.join(os.path.dirname(__file__), "libshardfs_kernels.so")  # noqa: PTH118, PTH120
-_VERSION: Final = 1  # kernels_version() in kernels.c; another one is a library that was left behind
+_VERSION: Final = 2  # kernels_version() in kernels.c; another one is a library that was left behind
 _FLOATS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 _AT = ctypes.c_void_p
@@ -35,6 +35,7 @@ _FLOAT_SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
 }
 _PLANE_SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
     "thin": (_COUNT, [_AT, _COUNT, _AT, _AT]),
+    "squares": (ctypes.c_uint64, [_AT, _COUNT, _COUNT]),
     "thicken": (ctypes.c_int, [_AT, _AT, _COUNT, _COUNT, _AT]),
 }
 
@@ -128,6 +129,10 @@ class CKernels:
         add(values_at, *bases_at, count, how, made_at)
         _append(made, size, tail)
         return made
+
+    def squares(self, plane: Buffer, step: int) -> int:
+        """See `Kernels`."""
+        return int(self._functions["squares", ""](address_of(plane), len(plane), step))
 
     def thin(self, plane: Buffer) -> tuple[memoryview, memoryview]:
         """See `Kernels`."""

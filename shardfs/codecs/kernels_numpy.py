@@ -37,7 +37,7 @@ class NumpyKernels:
 
     def fit(self, element: Element, data: Buffer, bases: Sequence[Buffer], count: int) -> int:
         """See `Kernels`."""
-        values = (_values(element, buffer, count)[:: count >> 13 | 1] for buffer in (data, *bases))
+        values = (_values(element, buffer, count)[:: count >> 11 | 1] for buffer in (data, *bases))
         new, last, before = (_widened(element, some).view("<f4") for some in values)
         with np.errstate(all="ignore"):
             step = last - before
@@ -76,6 +76,11 @@ class NumpyKernels:
             difference = _turned(difference, _down(element, last, before[0]))
             last = _predicted(element, last, before[0], rho)
         return _finished(_line(element, _line(element, last) + difference), tail)
+
+    def squares(self, plane: Buffer, step: int) -> int:
+        """See `Kernels`."""
+        counts = np.bincount(np.frombuffer(plane, "u1")[::step])
+        return int(np.dot(counts, counts))
 
     def thin(self, plane: Buffer) -> tuple[memoryview, memoryview]:
         """See `Kernels`."""

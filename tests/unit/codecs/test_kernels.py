@@ -97,6 +97,14 @@ def test_the_factor(compiled: Kernels, element: Element, make: type) -> None:
         assert -256 <= found[0] < 384
 
 
+@pytest.mark.parametrize("step", [1, 16])
+def test_squares(compiled: Kernels, step: int) -> None:
+    for size in (1, 15, 16, 17, 20_003):
+        plane = Random(size).randbytes(size) + bytes(size)
+        found = [kernels.squares(plane, step) for kernels in (compiled, NUMPY)]
+        assert found[0] == found[1] == sum(plane[::step].count(byte) ** 2 for byte in range(256))
+
+
 @pytest.mark.parametrize("density", [0, 1, 30, 99, 100])
 def test_thin_planes(compiled: Kernels, density: int) -> None:
     random = Random(density)
