@@ -133,6 +133,11 @@ class _Search:
     def name(self) -> str:
         return f"{self.kind.name.lower()} {self.id.hex()[:12]}"
 
+    @property
+    def is_inconclusive(self) -> bool:
+        """Whether a failure says nothing about the copy: below other chunks it may be read."""
+        return self.is_tied and self.above is not None
+
     def error(self) -> ShardfsError:
         """What to raise when no copy was good."""
         if self.remote_error is not None:
@@ -298,7 +303,7 @@ class Reader:
                 search.remote_error = error
             except _DAMAGE as error:
                 self._note(search, location, str(error))
-                if not isinstance(error.__cause__, OSError):
+                if not isinstance(error.__cause__, OSError) and not search.is_inconclusive:
                     self._mark(search, location)
             else:
                 with self._guard:
@@ -419,6 +424,8 @@ class Reader:
         pack = location.pack if isinstance(location.pack, bytes) else b""
         where = f"pack {pack.hex()[:12]}" + ("" if location.place == LOCAL else f" at {location.place}")
         search.problems.append(reason if where in reason else f"{where}: {reason}")
+        if search.is_inconclusive:
+            return
         with self._guard:
             self._damaged += 1
             first = (search.id, pack) not in self._reported and len(self._reported) < _MAX_REPORTED
