@@ -244,16 +244,11 @@ class _Tree:
         limit = 0 if base is None else self._all.limit(id_)
         while base is not None and self._depths[base] >= limit:
             base = self._bases[base]
-        good = [copy for copy in self._all.copies(id_) if self._depth(copy[1]) <= limit]
-        differences = [copy for copy in good if copy[1].bases]
-        whole = [copy for copy in good if not copy[1].bases]
-        keep = spare = None
-        if differences:
-            keep = Copy(*differences[0])
-        elif whole and (base is None or not self._all.pays(id_)):
-            keep = Copy(*whole[0])
-        elif whole:
-            spare = Copy(*whole[0])
+        good = [Copy(*copy) for copy in self._all.copies(id_) if self._depth(copy[1]) <= limit]
+        keep = min(good, key=lambda copy: (copy.entry.stored_size, copy.pack), default=None)
+        spare = None
+        if keep is not None and not keep.entry.bases and base is not None and self._all.pays(id_):
+            keep, spare = None, keep
         if keep is not None:
             base = keep.entry.bases[0] if keep.entry.bases else None
         depth = self._depth(keep.entry) if keep is not None else 0 if base is None else self._depths[base] + 1
