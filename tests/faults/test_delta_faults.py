@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -31,6 +35,7 @@ from tests import stores
 from tests.stores import flip, noise
 from tests.weights import State, add, content, deltas, depth, manifest, model, save, tuned
 
+ROOT = Path(__file__).parents[2]
 MODEL = "model.safetensors"
 
 
@@ -198,6 +203,24 @@ def test_a_version_is_committed_after_one_whose_manifest_is_damaged(repo: Reposi
         saved = save(MODEL, tuned(versions()[-1], 3))
         add(fresh, MODEL)
         assert content(fresh, f"HEAD:{MODEL}") == saved
+
+
+def test_a_commit_of_differences_may_be_killed_anywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.killing_deltas", "tune", tmp_path],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rounds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["status"] for one in rounds[:-1]} == {9}
+    assert rounds[-1]["status"] == 0, done.stderr[-2000:]
+    assert len(rounds) > 15
+    assert {one["step"]: one["problems"] for one in rounds if one["problems"]} == {}
 
 
 # Packs made by an enemy
