@@ -16,7 +16,8 @@ from typing import Final
 from blake3 import blake3
 
 from shardfs.chunking import LARGE_TENSOR
-from shardfs.codecs.registry import Base
+from shardfs.codecs import registry
+from shardfs.codecs.registry import Base, Encoded
 from shardfs.diff import tensors
 from shardfs.errors import FormatError, IntegrityError, NotFoundError, RemoteError, RemoteUnavailableError, StoreError
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
@@ -27,7 +28,7 @@ from shardfs.history.content import FileReader
 from shardfs.history.objects import BaseSource, Objects
 from shardfs.staging.workspace import Workspace
 from shardfs.store.chains import Chains
-from shardfs.store.plaintext import Copy, PlaintextSource, stored_copies
+from shardfs.store.plaintext import Copy, PlaintextSource
 from shardfs.store.store import Batch, Store
 from shardfs.store.tensor_index import Place, TensorIndex
 from shardfs.tensors import Layout, ReadAt, detect
@@ -76,7 +77,7 @@ class Bases:
         self._before = before
         self._tensors = TensorIndex(store.layout.root)
         self._chains = Chains(partial(_entries, store, batch), max_depth)
-        self._pending = PlaintextSource(partial(_copies, store, batch))
+        self._pending = PlaintextSource(self._copies)
         self._manifests: dict[ManifestId, Manifest] = {}  # of this batch, which `objects` cannot read yet
         self._places: dict[bytes, Place] = {}  # that this batch adds
 
@@ -141,6 +142,17 @@ class Bases:
         if self._batch.entry(ref.id) is not None:
             return self._pending.read(ref.id, Kind.CHUNK)
         return self.chunk(ref.id, ref.size)
+
+    def _copies(self, id_: bytes, _: Kind) -> list[Copy]:
+        """The copy in the batch, which it alone can read, or the plaintext from wherever it is."""
+        entry = self._batch.entry(id_)
+        if entry is not None:
+            return [(entry, partial(self._batch.read, id_))]
+        size = self._chains.size(id_)
+        if size is None:
+            return []
+        plain = Entry(id_, Kind.CHUNK, registry.RAW.code, 0, size, size)
+        return [(plain, lambda: Encoded(registry.RAW.code, self.chunk(ChunkId(id_), size)))]
 
     def chunk(self, id_: ChunkId, raw_size: int) -> bytes:
         """A stored chunk, as `ChunkSource.chunk` says.
@@ -268,8 +280,3 @@ def _entries(store: Store, batch: Batch, ids: Iterable[bytes]) -> dict[bytes, En
     wanted = set(ids)
     here = {id_: entry for id_ in wanted if (entry := batch.entry(id_)) is not None}
     return {id_: place.entry for id_, place in store.index.find_many(wanted - here.keys()).items()} | here
-
-
-def _copies(store: Store, batch: Batch, id_: bytes, kind: Kind) -> list[Copy]:
-    entry = batch.entry(id_)
-    return stored_copies(store, id_, kind) if entry is None else [(entry, partial(batch.read, id_))]

@@ -72,6 +72,12 @@ class Chains:
             self._depths[id_] = 1 + max(map(self._depth, entry.bases)) if entry.bases else 0
         return self._depths[id_]
 
+    def size(self, id_: bytes) -> int | None:
+        """Bytes of the plaintext of a chunk; None when it is unknown."""
+        with self._guard:
+            entry = self._entries.get(id_)
+            return None if entry is None else entry.raw_size
+
     def bases(self, id_: bytes, for_: bytes) -> tuple[ChunkRef, ...]:
         """The chunks that a delta of `for_` against `id_` may name: `id_` and its own base, if it has one.
 

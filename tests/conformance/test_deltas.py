@@ -151,6 +151,21 @@ def test_a_clone_differs_from_what_it_has_not_read(
     assert problems_at(remote[0]) == []
 
 
+def test_a_clone_stores_two_files_as_differences_one_after_the_other(
+    repo: Repository, remote: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second differs from the first, which is on its way and differs from what is at the remote."""
+    repo.push()
+    without_cache(monkeypatch, tmp_path)
+    with shardfs.clone(remote[1], tmp_path / "clone") as clone:
+        monkeypatch.chdir(clone.store_path.parent)
+        fine = tuned(tuned(model()), 5)
+        saved = {MODEL: save(MODEL, fine), "other.safetensors": save("other.safetensors", tuned(fine, 6))}
+        add(clone, *saved)
+        assert all(len(deltas(clone, f"HEAD:{name}")) > 3 for name in saved)
+        assert {name: content(clone, f"HEAD:{name}") for name in saved} == saved
+
+
 def test_what_two_clones_add_to_one_version_is_readable_everywhere(
     repo: Repository, remote: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
