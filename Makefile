@@ -40,6 +40,7 @@ bench:
 	$(BIN)/python -m tests.benchmarks.bench_mount
 	$(BIN)/python -m tests.benchmarks.bench_bytes --series build/series
 	$(BIN)/python -m tests.benchmarks.bench_ingest --series build/series
+	$(BIN)/python -m tests.benchmarks.bench_small --repeats 1
 	$(BIN)/python -m tests.benchmarks.bench_codecs build/series/mlm
 
 clean:
