@@ -9,7 +9,7 @@ from shardfs.codecs.base import Buffer, Codec
 from shardfs.codecs.delta import DeltaCodec, SecondDeltaCodec
 from shardfs.codecs.elements import ELEMENT_OF_DTYPE, Element
 from shardfs.codecs.patch import PatchCodec
-from shardfs.codecs.planes import PlanesCodec
+from shardfs.codecs.planes import PlanesCodec, header
 from shardfs.codecs.raw import RawCodec
 from shardfs.codecs.zstd import ZstdCodec
 from shardfs.errors import MalformedError, UnsupportedVersionError
@@ -20,6 +20,7 @@ PLANES: Final = PlanesCodec()
 DELTA1: Final = DeltaCodec()
 DELTA2: Final = SecondDeltaCodec()
 PATCH: Final = PatchCodec()
+_DTYPES: Final = {element: dtype for dtype, element in ELEMENT_OF_DTYPE.items()}
 _CODECS: Final[dict[int, Codec]] = {codec.code: codec for codec in (RAW, ZSTD, PLANES, DELTA1, DELTA2, PATCH)}
 
 # Below this gain the decoder's work (1 GB/s against a plain copy) costs more than the bytes are worth.
@@ -76,6 +77,18 @@ def encode(data: Buffer, dtype: str | None = None, bases: Sequence[Base] = ()) -
     if len(encoded.payload) <= len(data) * (1 - MIN_GAIN):
         return encoded
     return Encoded(RAW.code, bytes(data) if isinstance(data, bytearray) else data)
+
+
+def dtype_of(encoded: Encoded) -> str | None:
+    """A dtype that `encode` treats as the one it was given, as far as the payload tells.
+
+    Raises:
+        MalformedError: the payload is damaged.
+    """
+    if encoded.codec not in {PLANES.code, DELTA1.code, DELTA2.code}:
+        return None
+    element, _, _ = header(encoded.payload)
+    return _DTYPES[element]
 
 
 def decode(code: int, payload: Buffer, raw_size: int, bases: Sequence[Buffer] = ()) -> bytes:

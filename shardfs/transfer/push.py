@@ -190,13 +190,16 @@ class _Sender:
         self._progress = progress
         self._total = 0
         self._present: set[bytes] = set()  # bases that the remote has
+        self._alone: set[bytes] = set()  # what goes without bases
 
     def send(self, needed: Reachable) -> None:
         items = list(needed)
         lacking = set(self._lacking([id_ for _, id_ in items]))
         index = self._store.index
         missing = shipment.find_all(index, (item for item in items if item[1] in lacking))
-        load = shipment.plan(index, shipment.with_bases(index, missing, self._lacking_bases))
+        wanted = shipment.with_bases(index, missing, self._lacking_bases)
+        self._alone = shipment.too_deep(index, wanted, self._remote.name)
+        load = shipment.plan(index, wanted, self._alone)
         self._total = load.bytes
         self._report.objects = len(load)
         with scratch(self._store.layout, "push") as folder:
@@ -238,8 +241,8 @@ class _Sender:
                 if writer is None:
                     writer = PackWriter(folder)
                 encoded, plaintext = self._reader.payload(kind, id_)
-                if not self._present.issuperset(encoded.bases):
-                    encoded = registry.encode(plaintext)
+                if id_ in self._alone or not self._present.issuperset(encoded.bases):
+                    encoded = registry.encode(plaintext, registry.dtype_of(encoded))
                 writer.add(kind, id_, encoded.codec, encoded.payload, len(plaintext), encoded.bases)
                 self._present.add(id_)
                 if writer.is_full:

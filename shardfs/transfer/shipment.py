@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from shardfs.codecs.base import MAX_BASE_DEPTH
@@ -65,12 +65,43 @@ def with_bases(
     return _bases_first(found)
 
 
-def plan(index: Index, wanted: dict[bytes, Location]) -> Shipment:
-    """How to send `wanted`: local packs of which everything is wanted go whole, the rest is loose."""
+def too_deep(index: Index, wanted: dict[bytes, Location], place: str) -> set[bytes]:
+    """Those of `wanted`, bases first, that must not go to a place as they are: their chains would be too long.
+
+    The place may hold other copies of their bases than this store: made by other writers, or before `optimize`.
+    """
+    depths: dict[bytes, int] = {}
+    found: set[bytes] = set()
+
+    def there(id_: bytes) -> int:
+        if id_ not in depths:
+            depths[id_] = 0  # what a circle meets
+            copy = next((copy for copy in index.find(id_) if copy.place == place), None)
+            depths[id_] = 1 + max(map(there, copy.entry.bases)) if copy is not None and copy.entry.bases else 0
+        return depths[id_]
+
+    for id_, location in wanted.items():
+        bases = location.entry.bases
+        depths[id_] = 1 + max(map(there, bases)) if bases else 0
+        if depths[id_] > MAX_BASE_DEPTH:
+            found.add(id_)
+            depths[id_] = 0
+    return found
+
+
+def plan(index: Index, wanted: dict[bytes, Location], alone: Set[bytes] = frozenset()) -> Shipment:
+    """How to send `wanted`: local packs of which everything is wanted go whole, the rest is loose.
+
+    Args:
+        index: knows what is in the packs.
+        wanted: copies by id, bases first.
+        alone: ids that must not go as they are.
+    """
     whole: dict[PackId, list[Entry]] = {}
     for pack in dict.fromkeys(c.pack for c in wanted.values() if c.place == LOCAL):
         entries = index.entries(pack)
-        if all(entry.id in wanted for entry in entries):
+        # Another copy may have bases that the other side lacks, or that are too deep there.
+        if all(e.id in wanted and wanted[e.id].pack == pack and e.id not in alone for e in entries):
             whole[pack] = entries
     packs = dict(_bases_sent_first(whole, wanted))
     sent = {entry.id for entries in packs.values() for entry in entries}

@@ -194,6 +194,28 @@ def test_what_two_clones_add_to_one_version_is_readable_everywhere(
             assert [content(clone, f"{rev}:{MODEL}") for rev in revs] == written
 
 
+def test_chains_that_are_longer_at_the_remote_than_here_stay_readable_there(
+    repo: Repository, remote: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`optimize` makes the newest version whole here, and it is the deepest there."""
+    monkeypatch.setenv("SHARDFS_CHAIN_DEPTH", "12")
+    state = {"layer.weight": model()["layer.0.weight"]}
+    for round_ in range(2):
+        with shardfs.open(".") as fresh:
+            for seed in range(12):
+                state = tuned(state, seed)
+                saved = save(MODEL, state)
+                add(fresh, MODEL)
+            fresh.push()
+            fresh.optimize(grace_s=0)
+            assert deltas(fresh, f"HEAD:{MODEL}") == []
+        assert problems_at(remote[0]) == [], round_
+    without_cache(monkeypatch, tmp_path)
+    with shardfs.clone(remote[1], tmp_path / "clone") as clone:
+        assert content(clone, f"HEAD:{MODEL}") == saved
+        assert len(files(clone)) == 26
+
+
 def test_a_full_fetch_needs_the_remote_no_more(
     repo: Repository, remote: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

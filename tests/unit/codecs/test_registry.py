@@ -11,7 +11,7 @@ import zstandard
 
 from shardfs.codecs import registry
 from shardfs.codecs.elements import ELEMENT_OF_DTYPE
-from shardfs.codecs.registry import DELTA1, DELTA2, PATCH, PLANES, RAW, ZSTD, Base
+from shardfs.codecs.registry import DELTA1, DELTA2, PATCH, PLANES, RAW, ZSTD, Base, Encoded
 from shardfs.errors import MalformedError, UnsupportedVersionError
 from shardfs.tensors.dtypes import BLOCKS
 from tests.stores import noise
@@ -178,6 +178,15 @@ def test_every_dtype_of_whole_bytes_has_its_element() -> None:
     assert {name for name, (elements, _) in BLOCKS.items() if elements == 1} <= ELEMENT_OF_DTYPE.keys()
     for name, element in ELEMENT_OF_DTYPE.items():
         assert BLOCKS[name][1] % element.width == 0
+
+
+def test_a_payload_tells_how_to_encode_its_plaintext_anew() -> None:
+    data = noise(1, 4000)
+    for dtype in ELEMENT_OF_DTYPE:
+        told = registry.dtype_of(Encoded(PLANES.code, PLANES.encode(data, ELEMENT_OF_DTYPE[dtype])))
+        assert told is not None
+        assert registry.encode(data, told) == registry.encode(data, dtype)
+    assert registry.dtype_of(registry.encode(b"text " * 100)) is None
 
 
 @pytest.mark.parametrize("code", [DELTA1.code, DELTA2.code, PATCH.code])
