@@ -1,4 +1,4 @@
-"""The facade: one object that wires store, history, staging, transfer and maintenance. It holds no logic.
+"""The facade: one object with all that can be done with a repository. It holds no logic.
 
 Remotes and maintenance are imported by the methods that need them: `shardfs add` starts in half the time without.
 """
@@ -6,19 +6,15 @@ Remotes and maintenance are imported by the methods that need them: `shardfs add
 from __future__ import annotations
 
 import io
-import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from shardfs import config, discovery
-from shardfs.config import Settings
+from shardfs import config
 from shardfs.diff import trees as tree_diff
 from shardfs.diff.trees import Change
-from shardfs.errors import PathNotFoundError, ReadOnlyError, RefNotFoundError, UsageError
+from shardfs.errors import PathNotFoundError, RefNotFoundError, UsageError
 from shardfs.formats import ref as ref_format
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId, Kind
@@ -26,7 +22,6 @@ from shardfs.formats.ref import BRANCHES, REMOTES, TAGS, Head, LogLine
 from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
 from shardfs.history import branches, paths, revisions, walk
 from shardfs.history.content import ContentFile, FileReader
-from shardfs.history.objects import Objects
 from shardfs.history.versions import Version, VersionList
 from shardfs.progress import Progress
 from shardfs.staging import adding, areas, checkout, committing, switching
@@ -36,20 +31,16 @@ from shardfs.staging.checkout import CheckoutReport
 from shardfs.staging.committing import CommitRequest
 from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
-from shardfs.store.cache import Cache
-from shardfs.store.store import Store
-from shardfs.transfer.reader import Reader
+from shardfs.wiring import Wiring
 
 if TYPE_CHECKING:
     from shardfs.maintenance import doctor, gc, optimize, parts, stats, verify
-    from shardfs.remotes.base import Remote
     from shardfs.transfer import facts, fetch, pull, push
 
-INGEST_BUDGET = 64 << 20  # bytes of decoded chunks that ingest keeps: the bases of two chunks in the works
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
 
 
-class Repository:
+class Repository(Wiring):
     """A repository. Safe to share between threads; a context manager, or close() once.
 
     Attributes:
@@ -59,71 +50,6 @@ class Repository:
         settings: settings in force.
         store, objects, reader, chunks: the parts, for tools that need more than the facade.
     """
-
-    def __init__(self, store_path: Path, *, url: str | None = None) -> None:
-        """Open a store.
-
-        Args:
-            store_path: the store directory.
-            url: the remote that the store is a view of, if it is one.
-
-        Raises:
-            RepositoryNotFoundError, UnsupportedVersionError, MalformedError: no store that this program reads.
-        """
-        self.store_path = store_path
-        self.root = discovery.work_tree(store_path) if url is None else None
-        self.read_only = url is not None or not os.access(store_path, os.W_OK)
-        self.url = url
-        self.settings: Settings = config.load(store_path / "config.toml")
-        self.store = Store(store_path, self.settings.lock_wait_s)
-        self._guard = threading.RLock()
-        self._remotes: dict[str, Remote] = {}
-        self._areas: dict[str, Area] = {}
-        self._versions: dict[str, VersionList] = {}
-        # Without remotes most commands need no cache: it is opened by the first that does.
-        cache = Cache.open if self.settings.remotes else Cache
-        self._cache = cache(
-            self.settings.cache_dir,
-            limit_bytes=self.settings.cache_size,
-            free_floor_bytes=self.settings.cache_min_free,
-        )
-        self.reader = Reader(
-            self.store,
-            cache=self._cache,
-            remote=self.remote,
-            budget_bytes=self.settings.memory_budget,
-            deadline_s=self.settings.deadline_s,
-        )
-        self.chunks = Reader(
-            self.store,
-            cache=self._cache,
-            remote=self.remote,
-            budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
-            deadline_s=self.settings.deadline_s,
-        )
-        self.objects = Objects(self.reader)
-
-    def close(self) -> None:
-        """Release files, connections and locks."""
-        with self._guard:
-            for area in self._areas.values():
-                area.close()
-            for remote in self._remotes.values():
-                remote.close()
-            self.reader.close()
-            self.chunks.close()
-            self._cache.close()
-            self.store.close()
-            self._areas.clear()
-            self._remotes.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Names
 
@@ -285,7 +211,7 @@ class Repository:
 
     def open_entry(self, entry: FileEntry) -> FileReader:
         """Random access to the content of a file of a commit."""
-        return FileReader(entry, self.objects, self.reader, self.reader.ahead)
+        return FileReader(entry, self.objects, self.reader, self.reader.ahead, self.reader.holds)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
@@ -451,23 +377,6 @@ class Repository:
             connection.close()
         self.settings = config.load(self.store_path / "config.toml")
 
-    def remote(self, name: str) -> Remote:
-        """The connection to a remote.
-
-        Raises:
-            RefNotFoundError: no such remote.
-        """
-        from shardfs.remotes import registry
-
-        with self._guard:
-            if name not in self._remotes:
-                url = self.settings.remotes.get(name)
-                if url is None:
-                    msg = f"no remote {name!r}; `shardfs remote add {name} URL` makes one"
-                    raise RefNotFoundError(msg)
-                self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
-            return self._remotes[name]
-
     def fetch(
         self, remote: str = "origin", *, full: bool = False, prune: bool = False, progress: Progress | None = None
     ) -> fetch.FetchReport:
@@ -594,12 +503,6 @@ class Repository:
     def rebuild_index(self) -> list[str]:
         """Make the index again from the packs; returns what could not be read."""
         return [str(error) for error in self._writable().rebuild_index()]
-
-    def _writable(self) -> Store:
-        if self.read_only:
-            msg = f"{self.url or self.store_path} is read-only; clone it to make changes"
-            raise ReadOnlyError(msg)
-        return self.store
 
     def _branch(self, name: str | None) -> str:
         self._writable()

@@ -31,6 +31,12 @@ class Bytes:
     def read_at(self, offset: int, size: int, /) -> bytes:
         return self._data[offset : offset + size]
 
+    def pieces_at(self, offset: int, size: int, /) -> list[bytes]:
+        return [self.read_at(offset, size)]
+
+    def is_ready(self, _offset: int, _size: int, /) -> bool:
+        return True
+
 
 class MemoryStore:
     """Trees and contents by id; `loaded` counts which trees were asked for."""
@@ -48,7 +54,7 @@ class MemoryStore:
         self.trees[tree.id] = tree
         return tree.id
 
-    def open_content(self, entry: FileEntry, /) -> Content:
+    def open_content(self, entry: FileEntry, /) -> Bytes:
         return Bytes(self.contents[entry.chunk] if entry.chunk is not None else b"")
 
     def file(self, name: bytes, data: bytes, *, executable: bool = False) -> FileEntry:

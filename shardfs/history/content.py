@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from shardfs.errors import ObjectCorruptedError
+from shardfs.formats.ids import ChunkId
 from shardfs.formats.manifest import ChunkRef, Manifest
 from shardfs.formats.tree import FileEntry
 from shardfs.history.objects import ChunkSource, Objects
@@ -44,6 +45,7 @@ class FileReader:
         objects: Objects,
         chunks: ChunkSource,
         ahead: Callable[[Sequence[ChunkRef]], None] | None = None,
+        holds: Callable[[ChunkId], bool] = lambda _id: False,
     ) -> None:
         """Open a file.
 
@@ -52,11 +54,13 @@ class FileReader:
             objects: reads its manifest.
             chunks: reads its chunks.
             ahead: told the chunks that follow, once reads go from one chunk to the next.
+            holds: whether `chunks` has a chunk in memory.
         """
         self.entry = entry
         self.manifest = manifest_of(entry, objects)
         self._chunks = chunks
         self._ahead = ahead
+        self._holds = holds
         # Position of the chunk that was read last. Threads may race for it: a wrong guess costs one chunk.
         self._last = 0
 
@@ -71,15 +75,22 @@ class FileReader:
         Raises:
             ChunkNotFoundError, ChunkCorruptedError, RemoteError: a chunk of the range has no good copy.
         """
+        parts = self.pieces_at(offset, size)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+    def pieces_at(self, offset: int, size: int) -> list[bytes | memoryview]:
+        """As `read_at`, in pieces as they lie in memory: who can send several buffers at once need not join them."""
         parts: list[bytes | memoryview] = []
         if self._ahead is not None:
             self._look_ahead(offset)
         for chunk, start, end in self.manifest.locate(offset, size):
             data = self._chunks.chunk(chunk.id, chunk.size)
             parts.append(data if end - start == len(data) else memoryview(data)[start:end])
-        if len(parts) == 1:
-            return bytes(parts[0])
-        return b"".join(parts)
+        return parts
+
+    def is_ready(self, offset: int, size: int) -> bool:
+        """Whether `read_at` would find all of the range in memory."""
+        return all(self._holds(chunk.id) for chunk, _, _ in self.manifest.locate(offset, size))
 
     def blocks(self) -> Iterator[bytes]:
         """The whole file, one chunk at a time; errors as `read_at`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from shardfs.errors import FsError
@@ -43,10 +43,22 @@ class ContentHandle(Handle):
 
     def read(self, offset: int, size: int) -> bytes:
         """Verified bytes; fewer than `size` only at the end."""
+        return self._loaded().read_at(offset, size)
+
+    def pieces(self, offset: int, size: int) -> Sequence[bytes | memoryview]:
+        """Verified bytes in the pieces that they were stored in."""
+        return self._loaded().pieces_at(offset, size)
+
+    def is_ready(self, offset: int, size: int) -> bool:
+        """Whether all chunks of the range are decoded."""
+        content = self._content
+        return content is not None and content.is_ready(offset, size)
+
+    def _loaded(self) -> Content:
         content = self._content
         if content is None:  # two threads may both load it, with the same result
             content = self._content = self._open_content()
-        return content.read_at(offset, size)
+        return content
 
 
 class CommittedView(View):

@@ -50,7 +50,7 @@ class _Door(Handle):
     def read(self, offset: int, size: int) -> bytes:
         return self._view.result[offset : offset + size]
 
-    def write(self, offset: int, data: bytes) -> int:
+    def write(self, offset: int, data: bytes | memoryview) -> int:
         with self._guard:
             if max(offset, len(self._text)) + len(data) > MAX_MESSAGE_SIZE:
                 raise FsError(errno.EFBIG)

@@ -16,13 +16,15 @@ from typing import Final
 from shardfs import mountinfo
 from shardfs.errors import MountError, ShardfsError
 from shardfs.formats.tree import MAX_NAME_SIZE
-from shardfs.mount import libfuse, records, umount
+from shardfs.mount import records, umount
 from shardfs.mount.ending import SIGNALS, Ending
 from shardfs.mount.job import Job
-from shardfs.mount.options import EngineOptions
+from shardfs.mount.options import Engine, EngineOptions
 from shardfs.mount.records import MountRecord
 from shardfs.mount.vfs import Vfs
 from shardfs.repository import Repository
+
+Serve = Callable[[Vfs, str, EngineOptions, Callable[[], None]], None]
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +91,8 @@ class _Daemon:
             read_only=self._record.read_only,
         )
         try:
-            libfuse.serve(self._vfs, os.fsdecode(self._job.mountpoint), options, self._started)
+            serve = _engine(self._job.options.engine)
+            serve(self._vfs, os.fsdecode(self._job.mountpoint), options, self._started)
         finally:
             self._ending.serving_ended()
             self._clear()
@@ -150,6 +153,17 @@ def _branch(repo: Repository, job: Job) -> str | None:
         msg = f"no branch {wanted!r}; `shardfs branch {wanted}` makes it"
         raise MountError(msg)
     return wanted
+
+
+def _engine(name: Engine) -> Serve:
+    """The engine that the user chose. Importing one loads what it needs, so only that one is imported."""
+    if name == "kernel":
+        from shardfs.mount.kernel import engine
+
+        return engine.serve
+    from shardfs.mount import libfuse
+
+    return libfuse.serve
 
 
 def _with_connection(record: MountRecord, connection: int) -> MountRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -50,6 +51,11 @@ class Node:
     def is_dir(self) -> bool:
         """Whether it is a directory."""
         return self.type == stat.S_IFDIR
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link."""
+        return self.type == stat.S_IFLNK
 
 
 class Attr(NamedTuple):
@@ -102,7 +108,15 @@ class Handle:
         """Up to `size` bytes from `offset`; fewer only at the end."""
         raise FsError(errno.EBADF)
 
-    def write(self, offset: int, data: bytes) -> int:
+    def pieces(self, offset: int, size: int) -> Sequence[bytes | memoryview]:
+        """As `read`, in pieces as they lie in memory."""
+        return (self.read(offset, size),)
+
+    def is_ready(self, offset: int, size: int) -> bool:
+        """Whether a read of the range takes no longer than to copy it."""
+        return False
+
+    def write(self, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data`; returns its length."""
         raise FsError(errno.EBADF)
 
@@ -124,19 +138,20 @@ class Handle:
         """The last descriptor and mapping is gone."""
 
 
-def derived_ino(entry: TreeEntry) -> int:
-    """The inode number of committed content: the same for the same content in every commit, path and process.
+def content_key(entry: TreeEntry) -> bytes:
+    """What tells contents apart: the same bytes for the same content in every commit, path and process.
 
-    A file's number also depends on its executable bit, which is part of the inode.
+    The executable bit of a file is part of it, because it is part of an inode.
     """
     if isinstance(entry, FileEntry):
         key = b"x" if entry.executable else b"f"
-        key += b"m" + entry.manifest if entry.manifest is not None else b"c" + (entry.chunk or b"")
-    elif isinstance(entry, DirEntry):
-        key = b"d" + entry.tree
-    else:
-        key = b"l" + entry.target
-    return hashed_ino(key)
+        return key + (b"m" + entry.manifest if entry.manifest is not None else b"c" + (entry.chunk or b""))
+    return b"d" + entry.tree if isinstance(entry, DirEntry) else b"l" + entry.target
+
+
+def derived_ino(entry: TreeEntry) -> int:
+    """The inode number of committed content, made from its `content_key`."""
+    return hashed_ino(content_key(entry))
 
 
 def hashed_ino(key: bytes) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Engine = Literal["auto", "kernel", "libfuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,11 @@ class MountOptions:
         read_only: without staging.
         allow_other: other users may look, too.
         nonempty: the mount point may have content, which the mount hides.
+        engine: what speaks to the kernel.
     """
 
     branch: str | None = None
     read_only: bool = False
     allow_other: bool = False
     nonempty: bool = False
+    engine: Engine = "auto"

@@ -37,6 +37,14 @@ class Content(Protocol):
         """Up to `size` bytes from `offset`; fewer only at the end."""
         ...
 
+    def pieces_at(self, offset: int, size: int, /) -> Sequence[bytes | memoryview]:
+        """As `read_at`, in pieces."""
+        ...
+
+    def is_ready(self, offset: int, size: int, /) -> bool:
+        """Whether a read of the range would find it in memory."""
+        ...
+
 
 class Version(Protocol):
     """One step of a branch's first-parent history."""

@@ -38,7 +38,7 @@ class StagedHandle(Handle):
         """Bytes as last written by anybody."""
         return self._file.read(offset, size)
 
-    def write(self, offset: int, data: bytes) -> int:
+    def write(self, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data`."""
         return self._file.write(offset, data)
 

@@ -10,7 +10,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shardfs.errors import FsError, ShardfsError
@@ -21,7 +21,7 @@ from shardfs.mount.committed import CommittedView
 from shardfs.mount.control import ControlView
 from shardfs.mount.errno import errno_of, worth_recording
 from shardfs.mount.names import CommitsView, branches_view, tags_view, versions_view
-from shardfs.mount.nodes import Attr, Handle, Named, Node
+from shardfs.mount.nodes import Attr, Handle, Named, Node, content_key
 from shardfs.mount.refs import Refs
 from shardfs.mount.source import Source
 from shardfs.mount.staged import StagedView
@@ -59,6 +59,7 @@ class Vfs:
         root: the root directory.
         causes: why operations failed.
         branch: short name of the branch that this mount shows, None for a detached HEAD.
+        rebased: called after the staging area followed a tip that another process moved; engines may set it.
     """
 
     def __init__(self, source: Source, branch: str | None = None, *, read_only: bool = False, who: str = "") -> None:
@@ -77,6 +78,7 @@ class Vfs:
             branch = full.removeprefix(BRANCHES)
         self.branch = branch
         self.causes = Causes()
+        self.rebased: Callable[[], None] = lambda: None
         self._source = source
         self._refs = refs = Refs(source, branch)
         writable = branch is not None and not read_only and not source.read_only
@@ -109,6 +111,7 @@ class Vfs:
         if tip != self._tip and self._staged is not None:
             self._staged.rebase()
             self._tip = tip
+            self.rebased()
 
     # Looking
 
@@ -180,6 +183,15 @@ class Vfs:
         return handle.read(offset, size)
 
     @_operation
+    def read_pieces(self, handle: Handle, offset: int, size: int) -> Sequence[bytes | memoryview]:
+        """As `read`, in pieces as they lie in memory."""
+        return handle.pieces(offset, size)
+
+    def is_ready(self, handle: Handle, offset: int, size: int) -> bool:
+        """Whether a read takes no longer than to copy the bytes."""
+        return handle.is_ready(offset, size)
+
+    @_operation
     def fgetattr(self, handle: Handle) -> Attr:
         """Attributes of an open file, also of one without a name."""
         return handle.getattr()
@@ -197,6 +209,14 @@ class Vfs:
     def is_committed(self, node: Node) -> bool:
         """Whether a node and all below it never change."""
         return isinstance(node.view, CommittedView)
+
+    def content_key(self, node: Node) -> bytes:
+        """What tells a committed node from every other content, without the chance of a collision."""
+        return content_key(node.key.entry)
+
+    def is_staged(self, node: Node) -> bool:
+        """Whether a node belongs to the staging area."""
+        return node.view is self._staged
 
     def lists_attributes(self, node: Node) -> bool:
         """Whether attributes of a directory's entries cost little; those of commits take a tree each."""
@@ -274,7 +294,7 @@ class Vfs:
         handle.truncate(size)
 
     @_operation
-    def write(self, handle: Handle, offset: int, data: bytes) -> int:
+    def write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data` (ENOSPC, EBADF); returns its length."""
         return handle.write(offset, data)
 

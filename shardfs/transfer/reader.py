@@ -204,6 +204,10 @@ class Reader:
             raise ChunkCorruptedError(msg)
         return data
 
+    def holds(self, id_: ChunkId) -> bool:
+        """Whether the plaintext of a chunk is in memory."""
+        return self._memory.holds(id_)
+
     def ahead(self, chunks: Sequence[ChunkRef]) -> None:
         """Start reading chunks that will be wanted soon; returns at once."""
         self._ahead.want([chunk for chunk in chunks if not self._memory.holds(chunk.id)])

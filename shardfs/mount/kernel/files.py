@@ -1,0 +1,154 @@
+"""Open files."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+from shardfs.errors import FsError
+from shardfs.mount.kernel.entries import Entries
+from shardfs.mount.kernel.messages import (
+    CREATE_IN,
+    FALLOCATE_IN,
+    HANDLE_IN,
+    OPEN_IN,
+    OPEN_KILL_SUIDGID,
+    OPEN_OUT,
+    READ_IN,
+    WRITE_IN,
+    WRITE_KILL_SUIDGID,
+    WRITE_OUT,
+    OpenFlag,
+)
+from shardfs.mount.kernel.request import Reply, Request
+from shardfs.mount.kernel.table import Known, Table
+from shardfs.mount.nodes import Handle, Node
+from shardfs.mount.vfs import Vfs
+
+_KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE
+
+
+class Files:
+    """Answers to requests about open files."""
+
+    def __init__(self, vfs: Vfs, table: Table, entries: Entries) -> None:
+        self._vfs = vfs
+        self._table = table
+        self._entries = entries
+        self._numbers = itertools.count(1)
+        self._open: dict[int, Handle] = {}
+
+    def handle(self, number: int) -> Handle:
+        """The open file that the kernel calls `number`."""
+        return self._open[number]
+
+    def is_ready(self, request: Request) -> bool:
+        """Whether the bytes that a READ asks for are in memory."""
+        number, offset, size = READ_IN.unpack_from(request.body)
+        return self._vfs.is_ready(self._open[number], offset, size)
+
+    def is_committed(self, request: Request) -> bool:
+        """Whether a FLUSH or RELEASE is about a committed file, for which there is nothing to do."""
+        return self._vfs.is_committed(self._open[HANDLE_IN.unpack_from(request.body)[0]].node)
+
+    def open(self, request: Request) -> Reply:
+        """OPEN."""
+        flags, more = OPEN_IN.unpack_from(request.body)
+        known = self._table.get(request.nodeid)
+        handle = self._vfs.open(known.node, flags)
+        if more & OPEN_KILL_SUIDGID and flags & os.O_TRUNC:
+            drop_privileges(self._vfs, known.node)
+        number = self._remember(known, handle)
+        request.undo = lambda: self._forget(known, number)
+        return (self._open_out(number, handle),)
+
+    def create(self, request: Request) -> Reply:
+        """CREATE: make and open."""
+        flags, mode, _, _ = CREATE_IN.unpack_from(request.body)
+        name = bytes(request.body[CREATE_IN.size :]).rstrip(b"\0")
+        parent = self._table.get(request.nodeid)
+        handle = self._vfs.create(parent.node, name, stat.S_IMODE(mode), flags)
+        known, entry = self._entries.tell(parent, name, handle.node, self._vfs.fgetattr(handle))
+        number = self._remember(known, handle)
+
+        def undo() -> None:
+            self._forget(known, number)
+            self._entries.forget(known)
+
+        request.undo = undo
+        return (entry, self._open_out(number, handle))
+
+    def read(self, request: Request) -> Reply:
+        """READ."""
+        number, offset, size = READ_IN.unpack_from(request.body)
+        return self._vfs.read_pieces(self._open[number], offset, size)
+
+    def write(self, request: Request) -> Reply:
+        """WRITE."""
+        number, offset, size, flags, *_ = WRITE_IN.unpack_from(request.body)
+        handle = self._open[number]
+        if flags & WRITE_KILL_SUIDGID:
+            drop_privileges(self._vfs, handle.node)
+        data = memoryview(request.body)[WRITE_IN.size : WRITE_IN.size + size]
+        return (WRITE_OUT.pack(self._vfs.write(handle, offset, data), 0),)
+
+    def flush(self, request: Request) -> Reply:
+        """FLUSH: a descriptor was closed."""
+        self._vfs.flush(self._of(request))
+        return ()
+
+    def sync(self, request: Request) -> Reply:
+        """FSYNC."""
+        self._vfs.fsync(self._of(request))
+        return ()
+
+    def release(self, request: Request) -> Reply:
+        """RELEASE: the last descriptor and mapping is gone."""
+        self._forget(self._table.get(request.nodeid), HANDLE_IN.unpack_from(request.body)[0])
+        return ()
+
+    def allocate(self, request: Request) -> Reply:
+        """FALLOCATE: extend a file; punching holes is not supported."""
+        number, offset, length, mode = FALLOCATE_IN.unpack_from(request.body)
+        if mode & ~_KEEP_SIZE:
+            raise FsError(errno.EOPNOTSUPP)
+        handle = self._open[number]
+        if not mode & _KEEP_SIZE and offset + length > self._vfs.fgetattr(handle).size:
+            self._vfs.ftruncate(handle, offset + length)
+        return ()
+
+    def _of(self, request: Request) -> Handle:
+        return self._open[HANDLE_IN.unpack_from(request.body)[0]]
+
+    def _open_out(self, number: int, handle: Handle) -> bytes:
+        flags = 0
+        if handle.keep_cache:  # its content never changes: nothing to flush either
+            flags |= OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH
+        if handle.direct_io:
+            flags |= OpenFlag.DIRECT_IO
+        return OPEN_OUT.pack(number, flags, 0)
+
+    def _remember(self, known: Known, handle: Handle) -> int:
+        number = next(self._numbers)
+        self._open[number] = handle
+        if not known.is_committed:
+            known.handles.append(handle)
+        return number
+
+    def _forget(self, known: Known, number: int) -> None:
+        handle = self._open.pop(number)
+        with suppress(ValueError):
+            known.handles.remove(handle)
+        self._vfs.release(handle)
+
+
+def drop_privileges(vfs: Vfs, node: Node) -> None:
+    """Somebody without the right to keep them changes the content: the file runs as nobody else any more."""
+    mode = vfs.getattr(node).mode
+    kept = mode & ~stat.S_ISUID & ~(stat.S_ISGID if mode & stat.S_IXGRP else 0)
+    if kept != mode:
+        vfs.chmod(node, stat.S_IMODE(kept))

@@ -1,0 +1,62 @@
+"""Threads for requests that may have to wait: for a decoder, a lock, a disk or a remote."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final
+
+from shardfs.mount.kernel.request import Request
+
+USUAL: Final = 2  # threads that compute only take the interpreter from each other
+MOST: Final = 64  # requests that can wait for a remote before others have to wait with them
+STUCK_S: Final = 0.02  # a queue that nobody took anything from for so long: all threads wait
+
+
+class Workers:
+    """A pool that stays small while its threads compute, and grows while they wait."""
+
+    def __init__(self, serve: Callable[[Request], None]) -> None:
+        """Args: serve: answers a request; raises nothing."""
+        self._serve = serve
+        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._count = 0
+        self._taken = 0  # requests ever taken; threads may race for it, it only has to change
+        self._seen = (0, 0.0)  # that number, and since when
+
+    @property
+    def are_behind(self) -> bool:
+        """Whether requests wait for a thread."""
+        return not self._queue.empty()
+
+    def put(self, request: Request) -> None:
+        """Have a request served. Only one thread may call this and `relieve`."""
+        self._queue.put(request)
+        if self._count < USUAL:
+            self._start()
+
+    def relieve(self) -> None:
+        """Add a thread if requests wait and none was taken for STUCK_S."""
+        now = time.monotonic()
+        taken, since = self._seen
+        if taken != self._taken or not self.are_behind:
+            self._seen = (self._taken, now)
+        elif now - since >= STUCK_S and self._count < MOST:
+            self._seen = (taken, now)
+            self._start()
+
+    def stop(self) -> None:
+        """Take no more. Threads that wait for something end with the process."""
+        for _ in range(self._count):
+            self._queue.put(None)
+
+    def _start(self) -> None:
+        self._count += 1
+        threading.Thread(target=self._work, name="shardfs-worker", daemon=True).start()
+
+    def _work(self) -> None:
+        while (request := self._queue.get()) is not None:
+            self._taken += 1
+            self._serve(request)
