@@ -17,6 +17,7 @@ import click
 import shardfs
 from shardfs import errors
 from shardfs.repository import Repository
+from shardfs.wiring import Wiring
 from shardfs_cli.command import Command, CommandGroup
 from shardfs_cli.commands import SECTIONS
 from shardfs_cli.exit_status import MEANINGS, status_of_class
@@ -89,7 +90,8 @@ def errors_page() -> str:
 def python_page() -> str:
     """The text of python.md with its lists written again."""
     functions = {name: getattr(shardfs, name) for name in shardfs.__all__ if not name.startswith("_")}
-    methods = {name: value for name, value in vars(Repository).items() if not name.startswith("_")}
+    members = {**vars(Wiring), **vars(Repository)}
+    methods = {name: value for name, value in members.items() if not name.startswith("_")}
     return _filled(PYTHON_PAGE, {"functions": _signatures(functions), "methods": _signatures(methods)})
 
 

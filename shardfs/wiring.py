@@ -1,0 +1,116 @@
+"""The parts of an open repository and how they hang together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from shardfs import config, discovery
+from shardfs.config import Settings
+from shardfs.errors import ReadOnlyError, RefNotFoundError
+from shardfs.history.objects import Objects
+from shardfs.history.versions import VersionList
+from shardfs.staging.area import Area
+from shardfs.store.cache import Cache
+from shardfs.store.store import Store
+from shardfs.transfer.reader import Reader
+
+if TYPE_CHECKING:
+    from shardfs.remotes.base import Remote
+
+INGEST_BUDGET: Final = 64 << 20  # bytes of decoded chunks that ingest keeps: the bases of two chunks in the works
+
+
+class Wiring:
+    """What `Repository` is made of. Remotes and staging areas are opened when they are asked for."""
+
+    def __init__(self, store_path: Path, *, url: str | None = None) -> None:
+        """Open a store.
+
+        Args:
+            store_path: the store directory.
+            url: the remote that the store is a view of, if it is one.
+
+        Raises:
+            RepositoryNotFoundError, UnsupportedVersionError, MalformedError: no store that this program reads.
+        """
+        self.store_path = store_path
+        self.root = discovery.work_tree(store_path) if url is None else None
+        self.read_only = url is not None or not os.access(store_path, os.W_OK)
+        self.url = url
+        self.settings: Settings = config.load(store_path / "config.toml")
+        self.store = Store(store_path, self.settings.lock_wait_s)
+        self._guard = threading.RLock()
+        self._remotes: dict[str, Remote] = {}
+        self._areas: dict[str, Area] = {}
+        self._versions: dict[str, VersionList] = {}
+        # Without remotes most commands need no cache: it is opened by the first that does.
+        cache = Cache.open if self.settings.remotes else Cache
+        self._cache = cache(
+            self.settings.cache_dir,
+            limit_bytes=self.settings.cache_size,
+            free_floor_bytes=self.settings.cache_min_free,
+        )
+        self.reader = Reader(
+            self.store,
+            cache=self._cache,
+            remote=self.remote,
+            budget_bytes=self.settings.memory_budget,
+            deadline_s=self.settings.deadline_s,
+        )
+        self.chunks = Reader(
+            self.store,
+            cache=self._cache,
+            remote=self.remote,
+            budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
+            deadline_s=self.settings.deadline_s,
+        )
+        self.objects = Objects(self.reader)
+
+    def close(self) -> None:
+        """Release files, connections and locks."""
+        with self._guard:
+            for area in self._areas.values():
+                area.close()
+            for remote in self._remotes.values():
+                remote.close()
+            self.reader.close()
+            self.chunks.close()
+            self._cache.close()
+            self.store.close()
+            self._areas.clear()
+            self._remotes.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def remote(self, name: str) -> Remote:
+        """The connection to a remote.
+
+        Raises:
+            RefNotFoundError: no such remote.
+        """
+        from shardfs.remotes import registry
+
+        with self._guard:
+            if name not in self._remotes:
+                url = self.settings.remotes.get(name)
+                if url is None:
+                    msg = f"no remote {name!r}; `shardfs remote add {name} URL` makes one"
+                    raise RefNotFoundError(msg)
+                self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
+            return self._remotes[name]
+
+    def _writable(self) -> Store:
+        if self.read_only:
+            msg = f"{self.url or self.store_path} is read-only; clone it to make changes"
+            raise ReadOnlyError(msg)
+        return self.store
