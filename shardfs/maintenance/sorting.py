@@ -96,7 +96,10 @@ def _owners(
 
 
 class _Election:
-    """Gives each id its owner, from the best packs first, as far as bases allow."""
+    """Gives each id its owner: the copy with the shortest chain, and of those the one in the best pack.
+
+    A deeper one would push what is stored as a difference to it beyond the depth that readers go to.
+    """
 
     def __init__(
         self, copies: Mapping[bytes, list[tuple[PackId, Entry]]], ranks: Mapping[PackId, int], is_sound: IsSound
@@ -104,9 +107,10 @@ class _Election:
         self._copies = copies
         self._ranks = ranks
         self._is_sound = is_sound
-        self._ready: list[tuple[int, PackId, Entry]] = []
+        self._ready: list[tuple[int, int, PackId, Entry]] = []  # depths and ranks first
         self._waiting: dict[bytes, list[tuple[PackId, Entry]]] = {}  # copies by a base that has no owner yet
         self._owners: dict[bytes, tuple[PackId, bool]] = {}
+        self._depths: dict[bytes, int] = {}
 
     def run(self) -> dict[bytes, tuple[PackId, bool]]:
         for places in self._copies.values():
@@ -122,15 +126,17 @@ class _Election:
     def _offer(self, pack_id: PackId, entry: Entry) -> None:
         missing = next((base for base in entry.bases if base not in self._owners), None)
         if missing is None:
-            heappush(self._ready, (self._ranks[pack_id], pack_id, entry))
+            depth = 1 + max(self._depths.get(base, 0) for base in entry.bases) if entry.bases else 0
+            heappush(self._ready, (depth, self._ranks[pack_id], pack_id, entry))
         else:
             self._waiting.setdefault(missing, []).append((pack_id, entry))
 
     def _settle(self) -> None:
         while self._ready:
-            _, pack_id, entry = heappop(self._ready)
+            depth, _, pack_id, entry = heappop(self._ready)
             is_only = len(self._copies[entry.id]) == 1
             if entry.id not in self._owners and (is_only or self._is_sound(pack_id, entry)):
+                self._depths[entry.id] = depth
                 self._own(entry.id, (pack_id, True))
 
     def _own(self, id_: bytes, owner: tuple[PackId, bool]) -> None:

@@ -398,3 +398,16 @@ def test_gc_keeps_a_way_to_every_chunk_among_copies_that_need_each_other(store: 
     assert gc(store, Objects(Reader(store)), grace_s=0).freed_bytes > 0
     for data in (a, b):
         assert Reader(store).chunk(chunk_id(data), SIZE) == data
+
+
+def test_gc_keeps_chains_as_short_as_readers_need_them(store: Store) -> None:
+    """A copy in a pack that is needed altogether may be much deeper than one in a pack of waste."""
+    datas = line(MAX_BASE_DEPTH + 2)
+    *others, last_but_one, last = datas
+    pack(store, raw(last_but_one), *(raw(noise(seed, SIZE)) for seed in range(2, 6)))
+    pack(store, raw(others[0]), *(delta1(new, old) for old, new in pairwise([*others, last_but_one])))
+    pack(store, delta1(last, last_but_one))
+    stores.commit(store, {f"{number:02}": data for number, data in enumerate(datas)})
+    assert gc(store, Objects(Reader(store)), grace_s=0).freed_bytes > 0
+    for data in datas:
+        assert Reader(store, budget_bytes=0).chunk(chunk_id(data), SIZE) == data
