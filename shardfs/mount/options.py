@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Engine = Literal["auto", "kernel", "libfuse"]
+AUTO: Engine = "libfuse"  # what "auto" means
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from shardfs import errors, mountinfo
 from shardfs.errors import MountError, ShardfsError
 from shardfs.mount import records, umount
 from shardfs.mount.job import Job
-from shardfs.mount.options import MountOptions
+from shardfs.mount.options import AUTO, MountOptions
 from shardfs.mount.records import MountRecord, list_mounts
 from shardfs.mount.umount import unmount
 
@@ -61,6 +62,8 @@ def mount(
             repository raises. Nothing stays mounted.
     """
     options = options or MountOptions()
+    if options.engine == "auto":
+        options = replace(options, engine=AUTO)
     point, made = _prepare(Path(mountpoint), options)
     place = str(source) if remote else str(Path(source).absolute())
     job = Job(point, place, remote, options, made, None if foreground else records.log_path(point))

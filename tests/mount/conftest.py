@@ -23,6 +23,17 @@ from tests.conftest import PRIVATE_FOLDERS
 FRESH_S = 1.0  # a change by any process is visible within
 
 
+ENGINES = ("kernel", "libfuse")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What serves the mounts of a module that name no engine: each test runs with both."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "AUTO", request.param)
+        yield request.param
+
+
 @dataclass
 class Mounted:
     """A mounted project."""

@@ -24,7 +24,7 @@ from shardfs.mount import records, session
 from shardfs.mount.options import MountOptions
 from tests.mount.conftest import add_commit, eventually, make_project, mounting
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.usefixtures("engine")]
 
 ENDS_S = 8.0  # SIGTERM with blocked readers: 2 s of grace, then closing; the rest is for a busy machine
 DATA = os.urandom(3 << 20)
@@ -212,9 +212,12 @@ def test_signals_end_a_mount_cleanly(project: Path, point: Path, number: signal.
     assert session.list_mounts() == []
 
 
-def test_ctrl_c_ends_a_mount_in_the_foreground(project: Path, point: Path) -> None:
-    program = "import sys; from shardfs.mount import session; session.mount(*sys.argv[1:], foreground=True)"
-    command = [sys.executable, "-c", program, str(point), str(project)]
+def test_ctrl_c_ends_a_mount_in_the_foreground(project: Path, point: Path, engine: str) -> None:
+    program = (
+        "import sys; from shardfs.mount import options, session; "
+        "session.mount(*sys.argv[1:3], options.MountOptions(engine=sys.argv[3]), foreground=True)"
+    )
+    command = [sys.executable, "-c", program, str(point), str(project), engine]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert eventually(lambda: [r.pid for r in session.list_mounts()] == [process.pid], 10)

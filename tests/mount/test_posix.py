@@ -31,7 +31,7 @@ from tests.mount.conftest import (
 )
 from tests.stores import changed, noise
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.usefixtures("engine")]
 
 RAW_NAME = b"caf\xe9-\xff"  # not UTF-8
 LONG_NAME = "n" * 255
@@ -48,8 +48,8 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def mounted(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Mounted]:
-    folder = tmp_path_factory.mktemp("posix")
+def mounted(tmp_path_factory: pytest.TempPathFactory, home: Path, engine: str) -> Iterator[Mounted]:
+    folder = tmp_path_factory.mktemp(f"posix-{engine}")
     project = folder / "project"
     with private_folders(home):
         project.mkdir()

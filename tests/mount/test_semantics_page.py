@@ -31,14 +31,14 @@ def matches(promised: str, found: str) -> bool:
     return re.fullmatch(pattern, found.rstrip("\n"), re.DOTALL) is not None
 
 
-def test_every_example_does_what_the_page_says(tmp_path: Path) -> None:
+def test_every_example_does_what_the_page_says(tmp_path: Path, engine: str) -> None:
     point = tmp_path / "models"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     count = 0
     try:
         for command, promised in examples(PAGE.read_text("utf-8")):
             done = subprocess.run(
-                ["bash", "-c", command],
+                ["bash", "-c", command.replace("shardfs mount ", f"shardfs mount --engine {engine} ")],
                 cwd=tmp_path,
                 env={**os.environ, "PATH": path, "LC_ALL": "C"},
                 stdout=subprocess.PIPE,

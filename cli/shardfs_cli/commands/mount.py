@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import click
 
 from shardfs.errors import UsageError
+from shardfs.mount.options import Engine
 from shardfs_cli import output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
@@ -34,6 +35,7 @@ class Choice:
     allow_other: bool = False
     nonempty: bool = False
     deadline: float | None = None
+    engine: Engine = "auto"
 
 
 @define(
@@ -59,6 +61,10 @@ class Choice:
 @click.option(
     "--deadline", type=click.FloatRange(min=0, min_open=True, max=1e6), metavar="SECONDS",
     help="How long one read waits for a remote before it fails.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(get_args(Engine)), default="auto",
+    help="What speaks to the kernel: shardfs itself, or libfuse.",
 )  # fmt: skip
 @click.option("--source", default=".", hidden=True, help="Directory of the repository, or a URL.")
 @click.pass_obj
@@ -90,6 +96,7 @@ def _mount(context: Context, mountpoint: str, choice: Choice, *, foreground: boo
         read_only=choice.read_only,
         allow_other=choice.allow_other,
         nonempty=choice.nonempty,
+        engine=choice.engine,
     )
     source = Path(choice.source) if choice.remote is None else absolute(choice.remote)
     if foreground:
@@ -119,10 +126,12 @@ def _with_words(choice: Choice, given: tuple[str, ...]) -> Choice:
             choice = replace(choice, **{key: True})  # type: ignore[arg-type]
         elif key in ("branch", "remote") and value:
             choice = replace(choice, **{key: value})  # type: ignore[arg-type]
+        elif key == "engine" and value in get_args(Engine):
+            choice = replace(choice, engine=value)  # type: ignore[arg-type]
         elif key == "deadline" and _is_seconds(value):
             choice = replace(choice, deadline=float(value))
         elif key not in _IGNORED:
-            msg = f"-o {word}: not an option; there are ro, allow_other, nonempty, branch=, remote=, deadline="
+            msg = f"-o {word}: not an option; there are ro, allow_other, nonempty, branch=, remote=, deadline=, engine="
             raise UsageError(msg)
     return choice
 
