@@ -118,6 +118,12 @@ EDITS: tuple[Edit, ...] = (
     swap,
     spoil,
 )
+UPKEEP: tuple[Callable[[Repository], object], ...] = (
+    lambda _: None,
+    lambda _: None,
+    lambda repo: repo.gc(grace_s=0),
+    lambda repo: repo.optimize(grace_s=0),
+)
 CONTAINERS = ("model.safetensors", "model.pt", "other.pt", "wrapped.pt", "sparse.bin")
 VERSION = st.tuples(st.lists(st.sampled_from(EDITS), max_size=3), st.lists(st.sampled_from(CONTAINERS), min_size=1))
 
@@ -181,6 +187,7 @@ def test_every_version_of_every_file_comes_back(
             written |= {name: write(name, state, chance) for name in names}
             repo.add(["."])
             expected[repo.commit("version", allow_empty=True).hex()] = dict(written)
+            chance.choice(UPKEEP)(repo)
         for rev, content in expected.items():
             assert files(repo, rev) == content
             assert all(deepest(repo, f"{rev}:{name}") <= depth for name in content)
