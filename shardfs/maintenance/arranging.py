@@ -63,7 +63,7 @@ class _Line:
 
     Attributes:
         above: what the first hangs below, if anything.
-        heads: positions where chains may begin: of the first, and of versions that must be shallow; ascending.
+        heads: positions where chains may begin, ascending: of the first, of versions that must be shallow, of forks.
     """
 
     above: bytes | None
@@ -97,6 +97,7 @@ class Arrangement:
             if one in copies and other in copies:
                 forest.join(one, other)
         self._above = forest.above
+        self._forks = {above for below, above in forest.joined if below in shallow}
         self._lines: dict[bytes, tuple[_Line, int]] = {}
         self._trees: dict[bytes, list[bytes]] = {}
         for id_ in order:
@@ -120,8 +121,14 @@ class Arrangement:
         """What the bytes of a chunk are."""
         return self._known.dtypes.get(id_)
 
-    def limit(self, id_: bytes) -> int:
-        """Most links below a chunk that hangs below another."""
+    def limit(self, id_: bytes, depths: Mapping[bytes, int]) -> int:
+        """Most links below a chunk that hangs below another; `depths` are those of lower ranks.
+
+        Where the line of another branch begins one link is saved for the newest chunk of that branch, which then need
+        not be a difference to something far away.
+        """
+        if id_ in self._forks and not depths[self._lines[id_][0].chunks[0]]:
+            return min(HEAD_DEPTH - 1, self._max_depth)
         return min(HEAD_DEPTH, self._max_depth) if id_ in self._shallow else self._max_depth
 
     def proposal(self, id_: bytes, depths: Mapping[bytes, int]) -> bytes | None:
@@ -131,6 +138,8 @@ class Arrangement:
         start = line.heads[segment]
         if position == 0:
             return line.above
+        if position == start and line.heads[segment - 1] < position - 1:
+            return line.chunks[position - 1]
         if position == start:
             budget = max(1, HEAD_DEPTH - depths[line.chunks[0]])
             return line.chunks[line.heads[hops(len(line.heads) - 1, budget)[segment - 1]]]
@@ -179,7 +188,7 @@ class Arrangement:
         line = self._lines[above][0] if above is not None else None
         if line is None or line.chunks[-1] != above:
             line = _Line(above)
-        if not line.chunks or id_ in self._shallow:
+        if not line.chunks or id_ in self._shallow or id_ in self._forks:
             line.heads.append(len(line.chunks))
         self._lines[id_] = line, len(line.chunks)
         line.chunks.append(id_)
@@ -190,6 +199,7 @@ class _Forest:
 
     def __init__(self, ranks: Mapping[bytes, int], copies: Copies) -> None:
         self.above: dict[bytes, bytes] = {}
+        self.joined: list[tuple[bytes, bytes]] = []  # roots, and what they were hung below
         self._ranks = ranks
         self._copies = copies
         self._roots: dict[bytes, bytes] = {}  # towards the root
@@ -219,6 +229,7 @@ class _Forest:
             while self._ranks[at] > self._ranks[second]:
                 at = self.above[at]
             self._hang(second, at)
+            self.joined.append((second, at))
 
     def _hang(self, root: bytes, above: bytes) -> None:
         top = self.root(above)
@@ -241,7 +252,7 @@ class _Tree:
 
     def _step(self, id_: bytes) -> Step:
         base = self._all.proposal(id_, self._depths)
-        limit = 0 if base is None else self._all.limit(id_)
+        limit = 0 if base is None else self._all.limit(id_, self._depths)
         while base is not None and self._depths[base] >= limit:
             base = self._bases[base]
         good = [Copy(*copy) for copy in self._all.copies(id_) if self._depth(copy[1]) <= limit]

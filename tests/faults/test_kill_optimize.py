@@ -28,4 +28,4 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     assert rounds[-1]["status"] == 0
     assert len(rounds) > 40
     assert {one["step"]: one["problems"] for one in rounds if one["problems"]} == {}
-    assert all(one["packs"] == rounds[-1]["packs"] for one in rounds)
+    assert {len(one["packs"]["local"]) for one in rounds} == {len(rounds[-1]["packs"]["local"])}
