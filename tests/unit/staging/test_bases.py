@@ -181,7 +181,7 @@ def test_a_fine_tune_under_another_name_is_a_difference(repo: Repository) -> Non
     base, fine = series(2)
     alone = add_state(repo, base, "epoch-1.safetensors")
     assert add_state(repo, fine, "epoch-2.safetensors") < 0.5 * alone
-    assert add_state(repo, tuned(fine, 5), "epoch-3.pt") < 0.5 * alone
+    assert add_state(repo, {"model": tuned(fine, 5)}, "epoch-3.pt") < 0.5 * alone
 
 
 def test_siblings_on_two_branches_are_differences_to_what_they_began_with(repo: Repository) -> None:
