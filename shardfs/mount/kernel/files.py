@@ -147,8 +147,14 @@ class Files:
 
 
 def drop_privileges(vfs: Vfs, node: Node) -> None:
-    """Somebody without the right to keep them changes the content: the file runs as nobody else any more."""
-    mode = vfs.getattr(node).mode
+    """Somebody without the right to keep them changes the content: the file runs as nobody else any more.
+
+    One without a name cannot be run: nothing happens to it.
+    """
+    try:
+        mode = vfs.getattr(node).mode
+    except FsError:
+        return
     kept = mode & ~stat.S_ISUID & ~(stat.S_ISGID if mode & stat.S_IXGRP else 0)
     if kept != mode:
         vfs.chmod(node, stat.S_IMODE(kept))
