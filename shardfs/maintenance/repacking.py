@@ -27,7 +27,8 @@ class Stock:
         live: ids that are needed, and all that their copies depend on.
         young: packs that may hold something that is only on its way.
         elsewhere: number of needed chunks that cannot be decoded with what is here.
-        pinned: packs that hold copies of those.
+        pinned: packs that hold copies of those, or what these depend on: with longer chains below them, they might be
+            too deep to be read.
     """
 
     def __init__(self, tables: Mapping[PackId, FinishedPack], needed: Reachable, young: Set[PackId]) -> None:
@@ -48,7 +49,21 @@ class Stock:
             if id_ in whole
         }
         self.elsewhere = len(needed.chunks) - len(self.copies)
-        self.pinned = {pack for id_, found in chunks.items() if id_ not in whole for pack, _ in found}
+        apart = roots.with_bases((id_ for id_ in chunks if id_ not in whole), tables.values())
+        self.pinned = {pack for id_ in apart for pack, _ in places.get(id_, ())}
+
+    def below(self, id_: bytes, tree: Set[bytes]) -> set[bytes]:
+        """What copies of a chunk depend on outside of its tree: on the way to chunks that are needed themselves."""
+        found: set[bytes] = set()
+        todo = [id_]
+        while todo:
+            for _, entry in self._places.get(todo.pop(), ()):
+                for base in entry.bases:
+                    if base not in tree and base not in found:
+                        found.add(base)
+                        if base not in self.needed:
+                            todo.append(base)
+        return found
 
     def raw_size(self, id_: bytes) -> int:
         """Bytes of plaintext of a chunk."""
@@ -86,7 +101,7 @@ class Repacking:
         kept_young: packs that would go if they were older.
     """
 
-    def __init__(self, stock: Stock, trees: Iterable[Sequence[Step]]) -> None:
+    def __init__(self, stock: Stock, trees: Sequence[Sequence[Step]]) -> None:
         self._stock = stock
         self.kept_young = 0
         self.leaving = self._choose([step for tree in trees for step in tree])
@@ -96,6 +111,8 @@ class Repacking:
         for pack, ids in self._waiting.items():
             for id_ in ids:
                 self._packs.setdefault(id_, []).append(pack)
+        for tree in trees:
+            self._keep_bases(tree)
 
     def concerns(self, step: Step) -> bool:
         """Whether something must be done for a chunk."""
@@ -132,6 +149,16 @@ class Repacking:
         for pack in gone:
             del self._waiting[pack]
         return gone
+
+    def _keep_bases(self, tree: Sequence[Step]) -> None:
+        """Let the packs of bases in other trees wait: with longer chains, a chunk that is next might be too deep."""
+        inside = {step.id for step in tree}
+        for step in tree:
+            if step.keep is None:
+                for base in self._stock.below(step.id, inside):
+                    for pack in self._packs.get(base, ()):
+                        self._waiting[pack].add(step.id)
+                        self._packs.setdefault(step.id, []).append(pack)
 
     def _ids(self, pack: PackId) -> set[bytes]:
         return {entry.id for entry in self._stock.tables[pack].entries}

@@ -47,7 +47,8 @@ def sort_packs(
     """Decide for each pack.
 
     An id that several packs hold counts for one of them: where its chain is shortest, and then the one of which most
-    is needed, so that copies which an interrupted gc left behind go away. A copy that is damaged counts only if there is no sound one.
+    is needed, so that copies which an interrupted gc left behind go away. A copy that is damaged counts only if there
+    is no sound one.
 
     Args:
         tables: packs that can be read.

@@ -12,8 +12,11 @@ from shardfs.errors import OutOfSpaceError
 from shardfs.formats.ids import Kind
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import FileReader
+from shardfs.maintenance import arranging
+from shardfs.maintenance import optimize as optimize_module
 from shardfs.maintenance.optimize import OptimizeReport
 from shardfs.repository import Repository
+from shardfs.store import packs as pack_files
 from shardfs.store.packs import list_packs
 from shardfs.store.store import Store
 from tests import models
@@ -355,3 +358,23 @@ def test_gc_keeps_the_bases_of_an_optimized_branch(trained_repo: Repository) -> 
     repo.gc(grace_s=0)
     assert {e.id for _, e in local_entries(repo.store, [Kind.COMMIT])} == {id_ for id_, _ in repo.log()}
     assert os.listdir(repo.store_path / "tmp") == []
+
+
+def test_long_chains_of_other_trees_stay_readable(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARDFS_CHAIN_DEPTH", "16")
+    monkeypatch.setattr(arranging, "MAX_JOINED", 0)
+    monkeypatch.setattr(optimize_module, "_PACK_SIZE", 1)
+    monkeypatch.setattr(pack_files, "TARGET_SIZE", 1)  # a chunk each, so that packs go one by one
+    with Repository(repo.store_path) as deep:
+        other = first = weights(1, tensors=3)
+        commit(deep, {"model.safetensors": first})
+        for step in range(12):
+            other = trained(other, 100 + step)
+            commit(deep, {"tuned.safetensors": other})
+        for step in range(12):
+            first = trained(first, 200 + step)
+            commit(deep, {"model.safetensors": first})
+        before = contents(deep)
+        assert optimize(deep).problems == []
+        assert contents(deep) == before
+        assert deep.verify().ok
