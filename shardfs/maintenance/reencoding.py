@@ -79,10 +79,12 @@ class _Run:
         self._held = held
         self._source = PlaintextSource(partial(stored_copies, store), budget_bytes)
         self._bases: dict[bytes, tuple[bytes, ...]] = {}  # of each chunk as it will be stored
+        self._planned: dict[bytes, bytes | None] = {}
         self._outcome = Outcome()
 
     def run(self, steps: Sequence[Step]) -> Outcome:
         for step in steps:
+            self._planned[step.id] = step.base
             try:
                 self._do(step)
             except _UNREADABLE as error:
@@ -105,17 +107,13 @@ class _Run:
             msg = "it would not be read as it was written"
             raise MalformedError(msg)
         spare = step.spare
-        if spare is None or encoded.bases or spare.entry.stored_size > len(encoded.payload):
-            self._store_anew(step, encoded, len(plaintext))
-        elif not self._keep(step, spare):
-            self._store_anew(step, encoded, len(plaintext))
+        is_smaller = encoded.bases or spare is None or len(encoded.payload) < spare.entry.stored_size
+        if spare is None or is_smaller or not self._keep(step, spare):
+            self._bases[step.id] = encoded.bases
+            self._outcome.encoded.append(step.id)
+            self._outcome.payloads.append(Payload(step.rank, Kind.CHUNK, step.id, encoded, len(plaintext)))
         elif spare.pack not in self._leaving:
             self._outcome.sound.append(step.id)
-
-    def _store_anew(self, step: Step, encoded: Encoded, raw_size: int) -> None:
-        self._bases[step.id] = encoded.bases
-        self._outcome.encoded.append(step.id)
-        self._outcome.payloads.append(Payload(step.rank, Kind.CHUNK, step.id, encoded, raw_size))
 
     def _keep(self, step: Step, copy: Copy) -> bool:
         """Keep one copy, and read it if others may go; returns whether it is sound."""
@@ -140,15 +138,15 @@ class _Run:
         self._outcome.payloads.append(Payload(step.rank, Kind.CHUNK, step.id, packed, len(plaintext)))
 
     def _base_data(self, id_: bytes | None) -> list[Base]:
-        """The base and its own base; another one below it if it cannot be read."""
+        """The base and its own base; the one that the base was to have if it cannot be read."""
         while id_ is not None:
-            below = self._bases.get(id_, ())[:1]
             try:
                 if id_ in self._bases:
-                    return [Base(base, self._source.read(base, Kind.CHUNK)) for base in (id_, *below)]
+                    chain = (id_, *self._bases[id_][:1])
+                    return [Base(base, self._source.read(base, Kind.CHUNK)) for base in chain]
             except _UNREADABLE as error:
                 _log.info("base %s: %s", id_.hex()[:12], error)
-            id_ = below[0] if below else None
+            id_ = self._planned[id_]
         return []
 
     def _stored_dtype(self, id_: bytes) -> str | None:

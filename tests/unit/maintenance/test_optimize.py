@@ -262,6 +262,23 @@ def test_what_is_damaged_is_left_alone(trained_repo: Repository) -> None:
     assert depths(repo, "HEAD") == {0}
 
 
+def test_a_damaged_tip_is_passed_over(trained_repo: Repository) -> None:
+    repo = trained_repo
+    size = models.pack_bytes(repo)
+    damaged = _chunk(repo, "HEAD")
+    pack, entry = next((p, e) for p, e in local_entries(repo.store) if e.id == damaged)
+    path = repo.store.layout.pack(pack)
+    path.chmod(0o644)
+    flip(path, entry.offset + entry.stored_size // 2)
+    assert len(optimize(repo).problems) == 1
+    assert max(depths(repo, "HEAD~1")) <= 1
+    flip(path, entry.offset + entry.stored_size // 2)
+    assert repo.verify().ok
+    assert optimize(repo).problems == []
+    assert depths(repo, "HEAD") == {0}
+    assert models.pack_bytes(repo) < 1.1 * size
+
+
 def test_a_lazy_clone_keeps_what_it_has(trained_repo: Repository, tmp_path: Path) -> None:
     repo = trained_repo
     before = contents(repo)
