@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Engine = Literal["auto", "kernel", "libfuse"]
-AUTO: Engine = "libfuse"  # what "auto" means
+AUTO: Engine = "kernel"  # what "auto" means
 
 
 @dataclass(frozen=True, slots=True)

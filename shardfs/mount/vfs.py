@@ -59,7 +59,9 @@ class Vfs:
         root: the root directory.
         causes: why operations failed.
         branch: short name of the branch that this mount shows, None for a detached HEAD.
-        rebased: called after the staging area followed a tip that another process moved; engines may set it.
+        committed: called after a commit through the mount, before the program that made it goes on. For engines.
+        rebased: called after the staging area followed a tip that another process moved, in the middle of a request:
+            it has to return at once. For engines.
     """
 
     def __init__(self, source: Source, branch: str | None = None, *, read_only: bool = False, who: str = "") -> None:
@@ -78,12 +80,13 @@ class Vfs:
             branch = full.removeprefix(BRANCHES)
         self.branch = branch
         self.causes = Causes()
+        self.committed: Callable[[], None] = lambda: None
         self.rebased: Callable[[], None] = lambda: None
         self._source = source
         self._refs = refs = Refs(source, branch)
         writable = branch is not None and not read_only and not source.read_only
         committed = CommittedView(source)
-        control = ControlView(source, branch, self.causes, refs.expire, writable=writable)
+        control = ControlView(source, branch, self.causes, self._follow_commit, writable=writable)
         parts = {
             b"versions": versions_view(source, refs).root,
             b"branches": branches_view(source, refs).root,
@@ -104,6 +107,10 @@ class Vfs:
     def close(self) -> None:
         """Stop background work."""
         self._refs.close()
+
+    def _follow_commit(self) -> None:
+        self._refs.expire()
+        self.committed()
 
     def _follow_tip(self) -> None:
         """Put staging on the branch's tip when another process moved it."""

@@ -54,6 +54,7 @@ _WANTED: Final = (
     | Init.READDIRPLUS_AUTO
     | Init.ASYNC_DIO
     | Init.PARALLEL_DIROPS
+    | Init.POSIX_ACL  # there are none, but so the kernel remembers that
     | Init.ABORT_ERROR
     | Init.MAX_PAGES
     | Init.CACHE_SYMLINKS
@@ -89,7 +90,7 @@ class _Engine:
         self._operations = Operations(vfs, self._table, Encoder(os.getuid(), os.getgid()))
         self._pending = Pending()
         self._workers = Workers(self._work)
-        self._notices = Notices(channel, self._table)
+        self._notices = Notices(vfs, channel, self._table)
         self._spare: list[bytearray] = []
         self._incoming = select.poll()
         self._incoming.register(channel.fd, select.POLLIN)
@@ -160,7 +161,6 @@ class _Engine:
         readahead = max(readahead, _MAX_SIZE)
         self._channel.reply(request.unique, (INIT_OUT.pack(MAJOR, MINOR, readahead, flags & _WANTED, *limits),))
         self._notices.start(can_expire=minor >= EXPIRE_MINOR)
-        self._vfs.rebased = self._notices.staging_moved
         self._ready()
 
     def _work(self, request: Request) -> None:

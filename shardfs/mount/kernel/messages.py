@@ -73,6 +73,7 @@ class Init(IntFlag):
     READDIRPLUS_AUTO = 1 << 14
     ASYNC_DIO = 1 << 15
     PARALLEL_DIROPS = 1 << 18
+    POSIX_ACL = 1 << 20
     ABORT_ERROR = 1 << 21
     MAX_PAGES = 1 << 22
     CACHE_SYMLINKS = 1 << 23

@@ -1,53 +1,85 @@
 """What the kernel holds and is no longer so, told from a thread of its own.
 
-The kernel takes the lock of a directory to act on such a notice, and gives it to us only when the requests that hold it
-are answered. So nobody who answers requests may wait for a notice.
+To act on a notice the kernel takes the lock of a directory, and gets it only when the requests that hold it are
+answered. So nobody who answers requests sends notices, and nobody waits for them who may hold such a lock.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from shardfs.mount.kernel.channel import Channel
 from shardfs.mount.kernel.messages import EXPIRE_ONLY, INVAL_ENTRY_OUT, INVAL_INODE_OUT, Notice
-from shardfs.mount.kernel.table import Table
+from shardfs.mount.kernel.table import Known, Table
+from shardfs.mount.vfs import Vfs
 
-_ATTRIBUTES_ONLY = -1  # as offset of INVAL_INODE
+_ATTRIBUTES_ONLY: Final = -1  # as offset of INVAL_INODE
+_WAIT_S: Final = 0.5  # for the kernel to act; it takes that long only while a directory waits for a slow answer
 
 
 class Notices:
     """Sends them."""
 
-    def __init__(self, channel: Channel, table: Table) -> None:
+    def __init__(self, vfs: Vfs, channel: Channel, table: Table) -> None:
+        self._vfs = vfs
         self._channel = channel
         self._table = table
-        self._due = threading.Event()
-        self._can_expire = False
+        self._change = threading.Condition()
+        self._asked = self._done = 0
         self._stopped = False
+        self._can_expire = False
 
     def start(self, *, can_expire: bool) -> None:
-        """Begin. `can_expire`: the kernel can ask for a name again without cutting off who works below it."""
+        """Begin. `can_expire`: the kernel can be told to look a name up again without cutting off who works below."""
         self._can_expire = can_expire
+        self._vfs.rebased = self.moved
+        self._vfs.committed = self.moved_and_told
         threading.Thread(target=self._run, name="shardfs-notices", daemon=True).start()
 
-    def staging_moved(self) -> None:
-        """Another process moved what the staging area is based on. Returns at once."""
-        self._due.set()
+    def moved(self) -> None:
+        """Refs or what the staging area is based on have moved. Returns at once."""
+        with self._change:
+            self._asked += 1
+            self._change.notify_all()
+
+    def moved_and_told(self) -> None:
+        """The same, and the kernel knows when this returns. Only for requests that hold no lock of a directory."""
+        with self._change:
+            self._asked += 1
+            mine = self._asked
+            self._change.notify_all()
+            self._change.wait_for(lambda: self._done >= mine or self._stopped, _WAIT_S)
 
     def stop(self) -> None:
         """Send no more."""
-        self._stopped = True
-        self._due.set()
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
 
     def _run(self) -> None:
         while True:
-            self._due.wait()
-            if self._stopped:
-                return
-            self._due.clear()
-            for known in self._table.staged():
-                self._channel.notify(Notice.INVAL_INODE, INVAL_INODE_OUT.pack(known.id, _ATTRIBUTES_ONLY, 0))
-                parent, name = known.place
-                if self._can_expire:
-                    body = INVAL_ENTRY_OUT.pack(parent, len(name), EXPIRE_ONLY) + name + b"\0"
-                    self._channel.notify(Notice.INVAL_ENTRY, body)
+            with self._change:
+                self._change.wait_for(lambda: self._asked > self._done or self._stopped)
+                if self._stopped:
+                    return
+                asked = self._asked
+            for known in self._table.everything():
+                self._tell(known)
+            with self._change:
+                self._done = asked
+                self._change.notify_all()
+
+    def _tell(self, known: Known) -> None:
+        if known.is_committed or known.id == self._table.root.id:
+            return
+        if self._vfs.is_staged(known.node):
+            self._channel.notify(Notice.INVAL_INODE, INVAL_INODE_OUT.pack(known.id, _ATTRIBUTES_ONLY, 0))
+            if self._can_expire:
+                self._tell_name(known, EXPIRE_ONLY)
+        elif known.node.is_link:  # nobody works in a link
+            self._tell_name(known, 0)
+
+    def _tell_name(self, known: Known, flags: int) -> None:
+        parent, name = known.place
+        self._channel.notify(Notice.INVAL_ENTRY, INVAL_ENTRY_OUT.pack(parent, len(name), flags) + name + b"\0")

@@ -1,7 +1,7 @@
 """For how long the kernel may keep what it was told.
 
-What a program changes through the mount the kernel knows at once. The times are for changes by other processes; with
-`refs.CHECK_EVERY_S` each is visible within a second.
+What a program changes through the mount the kernel knows at once, or is told by `notices`. The times are for changes by
+other processes: with `refs.CHECK_EVERY_S` each is visible within a second.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ class Lifetime(NamedTuple):
 def lifetime(vfs: Vfs, parent: Known, known: Known) -> Lifetime:
     """Of an entry of a directory.
 
-    Refs move by themselves, so names of commits are asked for each time: then a commit is seen by the next look. The
-    node of a link is another one when its target is, so that its attributes and target can be kept for ever.
+    The node of a link is another one when its target is, so that its attributes and target can be kept for ever.
     """
     if parent.is_committed:
         entry: float = FOREVER
-    elif known.node.is_dir:
-        entry = FOREVER if parent.id == ROOT_ID else BRIEF
+    elif parent.id == ROOT_ID and known.node.is_dir:
+        entry = FOREVER
     else:
-        entry = BRIEF if vfs.is_staged(known.node) else NEVER
+        entry = BRIEF
     return Lifetime(entry, attr_lifetime(vfs, known))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from shardfs.mount.kernel.messages import ROOT_ID
@@ -99,11 +99,10 @@ class Table:
             if known.lookups <= 0:
                 del self._by_id[id_], self._by_key[known.key]
 
-    def staged(self) -> Iterator[Known]:
-        """What the kernel holds of the staging area."""
+    def everything(self) -> list[Known]:
+        """What the kernel holds now."""
         with self._guard:
-            everything = list(self._by_id.values())
-        return (known for known in everything if self._vfs.is_staged(known.node))
+            return list(self._by_id.values())
 
     def __len__(self) -> int:
         return len(self._by_id)
