@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from shardfs.errors import (
     IndexCorruptedError,
     PackCorruptedError,
     RepositoryNotFoundError,
+    ShardfsError,
     StoreError,
     UnsupportedVersionError,
 )
@@ -285,6 +287,8 @@ class Batch:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._writer: PackWriter | None = None
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="pack")
+        self._finishing: Future[FinishedPack] | None = None  # a full pack, while the next one is being filled
         self._finished: list[FinishedPack] = []
         self._new: dict[bytes, tuple[PackWriter, Entry]] = {}
         self.stored_bytes = 0
@@ -312,7 +316,7 @@ class Batch:
         self._new[id_] = self._writer, entry
         self.stored_bytes += len(encoded.payload)
         if self._writer.is_full:
-            self._finish_writer()
+            self._finish_in_background()
 
     def entry(self, id_: bytes) -> Entry | None:
         """How this batch stores a chunk; None if it does not. Any thread may ask."""
@@ -334,7 +338,10 @@ class Batch:
 
     def publish(self) -> list[FinishedPack]:
         """Make all packs durable, then index them. Called by `Store.batch`; may be called before, to continue."""
-        self._finish_writer()
+        self._wait_for_finished()
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            self._finished.append(writer.finish())
         if self._finished:
             self._store.record_packs(self._finished)
         done, self._finished = self._finished, []
@@ -342,11 +349,20 @@ class Batch:
 
     def abort(self) -> None:
         """Drop what is not published; full packs that were already renamed stay as orphans for gc."""
+        with suppress(ShardfsError):
+            self._wait_for_finished()
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
 
-    def _finish_writer(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            self._finished.append(writer.finish())
+    def _finish_in_background(self) -> None:
+        """Let the disk take a full pack while the next one is encoded; one at a time, so that it keeps up."""
+        self._wait_for_finished()
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        self._finishing = self._finisher.submit(writer.finish)
+
+    def _wait_for_finished(self) -> None:
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            self._finished.append(finishing.result())
