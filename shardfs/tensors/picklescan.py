@@ -238,6 +238,8 @@ class _Machine:
 
     def _stack_global(self, _: object) -> None:
         name, module = self._stack.pop(), self._stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str) or len(name) + len(module) > MAX_NAME:
+            raise ValueError("global without a name")  # as text, a tuple of tuples may grow without bound
         self._stack.append(_Global(f"{module} {name}"))
 
     def _call(self, _: object) -> None:

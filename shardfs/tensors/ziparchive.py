@@ -61,7 +61,7 @@ def read_members(read_at: ReadAt, size: int) -> list[Member] | None:
 
 def locate(read_at: ReadAt, size: int, member: Member) -> tuple[int, int] | None:
     """The bytes `[start, end)` of a stored member; None when its local header is not where it should be."""
-    header = read_at(member.header, _LOCAL.size)
+    header = read_at(member.header, _LOCAL.size) if member.header < size else b""
     if len(header) != _LOCAL.size or header[:4] != b"PK\x03\x04":
         return None
     fields = _LOCAL.unpack(header)

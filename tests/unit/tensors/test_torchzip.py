@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import subprocess
@@ -318,6 +319,8 @@ BAD_PICKLES = {
     "negative put": b"p-5\n.",
     "set on a number": b"\x80\x02K\x01K\x02K\x03s.",
     "too many operations": b"\x80\x02" + b"}0" * 600_000 + b".",
+    "global of nested tuples": b"\x80\x04\x8c\x01m)" + b"2\x86" * 60 + b"\x93.",
+    "global of a long name": b"\x80\x04\x8c\x01mX\xe8\x03\0\0" + b"n" * 1000 + b"\x93.",
     "dtype of no name": b"\x80\x02ctorch._utils\n_rebuild_tensor_v3\n((X\x07\0\0\0storagectorch\nFloatStorage\n"
     b"X\x01\0\0\0" + b"0X\x03\0\0\0cpuK\x04tQK\x00K\x04\x85K\x01\x85\x89NK\x05tR.",
 }
@@ -377,6 +380,21 @@ def test_impossible_tensors_are_unknown(detected: Detect, old: bytes, new: bytes
     layout = detected(archive_of(data_pkl=pickled.replace(old, new), data__0=bytes(16)))
     assert layout is not None
     assert layout.tensors is None
+
+
+def test_members_that_lie_behind_the_end_are_left_out(tmp_path: Path) -> None:
+    """No file is read at an offset that the system takes for none."""
+    extra = struct.pack("<2HQ", 1, 8, (1 << 64) - 1)
+    member = struct.pack("<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 4, 4, 10, len(extra), 0, 0, 0, 0, 0xFFFFFFFF)
+    directory = member + b"x/data.pkl" + extra
+    local = b"PK\3\4" + bytes(26)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(directory), len(local), 0)
+    path = tmp_path / "model.pt"
+    path.write_bytes(local + directory + end)
+    with path.open("rb") as file:
+        layout = detect(lambda offset, size: os.pread(file.fileno(), size, offset), path.stat().st_size)
+    assert layout is not None
+    assert (layout.tensors, layout.stretches) == (None, ())
 
 
 def test_overlapping_members_are_unknown(detected: Detect) -> None:
