@@ -9,6 +9,7 @@ from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.maintenance import roots
 from shardfs.maintenance.arranging import Step
+from shardfs.store.chains import decodable
 from shardfs.store.packs import FinishedPack
 from shardfs.transfer.plan import Reachable
 
@@ -41,7 +42,7 @@ class Stock:
         self._places = places
         self.needed = {id_ for _, id_ in needed}
         self.live = roots.with_bases(self.needed, tables.values())
-        whole = _whole(entry for found in places.values() for _, entry in found)
+        whole = decodable((entry.id, entry.bases) for found in places.values() for _, entry in found)
         chunks = {id_: places[id_] for id_ in needed.chunks if id_ in places}
         self.copies: dict[bytes, list[Place]] = {
             id_: [(pack, entry) for pack, entry in found if whole.issuperset(entry.bases)]
@@ -74,22 +75,6 @@ class Stock:
         for id_, found in self._places.items():
             if id_ in self.needed and found[0][1].kind is not Kind.CHUNK:
                 yield id_, found
-
-
-def _whole(entries: Iterable[Entry]) -> set[bytes]:
-    """Ids with a copy that can be decoded, by what it says it depends on."""
-    found: set[bytes] = set()
-    waiting: dict[bytes, list[Entry]] = {}
-    todo = list(entries)
-    while todo:
-        entry = todo.pop()
-        missing = next((base for base in entry.bases if base not in found), None)
-        if missing is not None:
-            waiting.setdefault(missing, []).append(entry)
-        elif entry.id not in found:
-            found.add(entry.id)
-            todo += waiting.pop(entry.id, ())
-    return found
 
 
 class Repacking:

@@ -7,7 +7,7 @@ tries first.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from shardfs.codecs.base import MAX_BASE_DEPTH
@@ -63,14 +63,11 @@ class Chains:
             return self._depth(id_)
 
     def _depth(self, id_: bytes) -> int:
-        known = self._depths.get(id_)
-        if known is not None:
-            return known
-        self._depths[id_] = _UNUSABLE  # what a circle meets
+        return depth_of(id_, self._bases_of, self._depths, unknown=_UNUSABLE)
+
+    def _bases_of(self, id_: bytes) -> tuple[bytes, ...] | None:
         entry = self._entries.get(id_)
-        if entry is not None:
-            self._depths[id_] = 1 + max(map(self._depth, entry.bases)) if entry.bases else 0
-        return self._depths[id_]
+        return None if entry is None else entry.bases
 
     def size(self, id_: bytes) -> int | None:
         """Bytes of the plaintext of a chunk; None when it is unknown."""
@@ -107,3 +104,45 @@ class Chains:
                 found |= more
                 stack += more
             return found
+
+
+def depth_of(
+    id_: bytes, bases_of: Callable[[bytes], Sequence[bytes] | None], known: dict[bytes, int], *, unknown: int
+) -> int:
+    """Links below a chunk. The tables of remotes may name chains of any length, longer than Python recurses.
+
+    Args:
+        id_: of the chunk.
+        bases_of: the bases of a chunk; None when it is not known.
+        known: depths that were found before; those on the way are added.
+        unknown: the depth of a chunk that is not known, and of one that needs itself.
+    """
+    stack = [id_] if id_ not in known else []
+    while stack:
+        here = stack[-1]
+        bases = bases_of(here)
+        entered = here in known
+        known.setdefault(here, unknown)
+        if not entered and (waiting := [base for base in bases or () if base not in known]):
+            stack += waiting
+            continue
+        stack.pop()
+        if bases is not None:
+            known[here] = 1 + max(known[base] for base in bases) if bases else 0
+    return known[id_]
+
+
+def decodable(copies: Iterable[tuple[bytes, Sequence[bytes]]]) -> set[bytes]:
+    """Chunks that can be decoded with nothing but some copies of chunks, each an id and the bases that it needs."""
+    found: set[bytes] = set()
+    waiting: dict[bytes, list[tuple[bytes, Sequence[bytes]]]] = {}
+    todo = list(copies)
+    while todo:
+        id_, bases = copy = todo.pop()
+        missing = next((base for base in bases if base not in found), None)
+        if missing is not None:
+            waiting.setdefault(missing, []).append(copy)
+        elif id_ not in found:
+            found.add(id_)
+            todo += waiting.pop(id_, ())
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from shardfs.codecs.base import MAX_BASE_DEPTH
@@ -12,7 +12,7 @@ from shardfs.formats.tree import FileEntry
 from shardfs.history.content import manifest_of
 from shardfs.history.objects import Objects
 from shardfs.store.cache import Cache
-from shardfs.store.chains import Chains
+from shardfs.store.chains import Chains, decodable
 from shardfs.store.index import LOCAL, Index, Location
 from shardfs.store.store import Store
 from shardfs.store.tally import Tally
@@ -54,7 +54,8 @@ def file_facts(entry: FileEntry, objects: Objects, store: Store, cache: Cache | 
     for id_, size in sizes.items():
         if (copy := copies.found.get(id_)) is not None:
             tally.add(copy.entry, chains.depth(id_), size)
-    cached = sum(size for id_, size in sizes.items() if copies.readable(id_))
+    readable = copies.readable(sizes)
+    cached = sum(size for id_, size in sizes.items() if id_ in readable)
     return FileFacts(len(manifest.chunks), tally.stored_bytes, cached, tally.codecs, tally.depth)
 
 
@@ -65,7 +66,6 @@ class _Copies:
         self.found: dict[bytes, Location] = {}
         self._index = index
         self._cache = cache
-        self._readable: dict[bytes, bool] = {}
 
     def entries(self, ids: Iterable[bytes]) -> dict[bytes, Entry]:
         """How chunks are stored."""
@@ -73,14 +73,23 @@ class _Copies:
         self.found |= found
         return {id_: copy.entry for id_, copy in found.items()}
 
-    def readable(self, id_: bytes) -> bool:
-        """Whether a chunk and all that it depends on are in packs here or in the cache."""
-        if id_ not in self._readable:
-            self._readable[id_] = False  # what a circle meets
-            copy = self.found.get(id_)
-            here = copy.entry.bases if copy is not None and copy.place == LOCAL else None
-            self._readable[id_] = self._all(here) or (self._cache is not None and self._all(self._cache.bases(id_)))
-        return self._readable[id_]
+    def readable(self, ids: Collection[bytes]) -> set[bytes]:
+        """Of `ids` and what they depend on, all that can be decoded with packs here and the cache."""
+        copies: list[tuple[bytes, tuple[bytes, ...]]] = []
+        seen, todo = set(ids), list(ids)
+        while todo:
+            id_ = todo.pop()
+            for bases in self._bases(id_):
+                copies.append((id_, bases))
+                todo += set(bases) - seen
+                seen.update(bases)
+        return decodable(copies)
 
-    def _all(self, bases: tuple[bytes, ...] | None) -> bool:
-        return bases is not None and all(map(self.readable, bases))
+    def _bases(self, id_: bytes) -> Iterator[tuple[bytes, ...]]:
+        """What the copies of a chunk that are here need: the one in a pack, and the one in the cache."""
+        copy = self.found.get(id_)
+        here = copy.entry.bases if copy is not None and copy.place == LOCAL else None
+        if here is not None:
+            yield here
+        if here != () and self._cache is not None and (cached := self._cache.bases(id_)) is not None:
+            yield cached

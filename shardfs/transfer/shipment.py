@@ -9,6 +9,7 @@ from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.errors import ChunkNotFoundError, ObjectNotFoundError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
+from shardfs.store.chains import depth_of
 from shardfs.store.index import LOCAL, Index, Location
 
 
@@ -73,16 +74,12 @@ def too_deep(index: Index, wanted: dict[bytes, Location], place: str) -> set[byt
     depths: dict[bytes, int] = {}
     found: set[bytes] = set()
 
-    def there(id_: bytes) -> int:
-        if id_ not in depths:
-            depths[id_] = 0  # what a circle meets
-            copy = next((copy for copy in index.find(id_) if copy.place == place), None)
-            depths[id_] = 1 + max(map(there, copy.entry.bases)) if copy is not None and copy.entry.bases else 0
-        return depths[id_]
+    def there(id_: bytes) -> tuple[bytes, ...] | None:
+        return next((copy.entry.bases for copy in index.find(id_) if copy.place == place), None)
 
     for id_, location in wanted.items():
-        bases = location.entry.bases
-        depths[id_] = 1 + max(map(there, bases)) if bases else 0
+        bases = [depth_of(base, there, depths, unknown=0) for base in location.entry.bases]
+        depths[id_] = 1 + max(bases) if bases else 0
         if depths[id_] > MAX_BASE_DEPTH:
             found.add(id_)
             depths[id_] = 0

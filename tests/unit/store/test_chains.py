@@ -52,6 +52,19 @@ def bases_of(known: Chains, name: str, for_: str = "new") -> list[bytes]:
     return [ref.id for ref in known.bases(ident(name), ident(for_))]
 
 
+def test_chains_of_any_length_have_a_depth() -> None:
+    length = 5000
+    known = chains(line(length))
+    assert known.depth(ident(f"v{length - 1}")) > MAX_BASE_DEPTH
+    assert bases_of(known, f"v{length - 1}") == []
+    assert known.depth(ident("v2")) == 2
+
+
+def test_the_longest_way_counts() -> None:
+    known = chains({"a": "", "b": "a", "c": "a b", "d": "c a", "e": "a d"})
+    assert [known.depth(ident(name)) for name in "edcba"] == [4, 3, 2, 1, 0]
+
+
 def test_a_whole_chunk_is_the_only_base_of_the_next() -> None:
     known = chains(line(1))
     assert bases_of(known, "v0") == [ident("v0")]
