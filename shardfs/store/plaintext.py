@@ -21,6 +21,7 @@ from shardfs.formats.ids import Kind
 from shardfs.formats.pack import Entry
 from shardfs.store import copies
 from shardfs.store.index import LOCAL, Location
+from shardfs.store.lost import Lost
 from shardfs.store.memory import PlaintextMemory
 from shardfs.store.store import Store
 
@@ -49,6 +50,19 @@ def stored_copies(store: Store, id_: bytes, kind: Kind) -> list[Copy]:
     return [(copy.entry, partial(store.read, copy)) for copy in local_copies(store, id_, kind)]
 
 
+class _Way:
+    """Chunks that wait for a base, from the one that was asked for on."""
+
+    def __init__(self, ids: tuple[bytes, ...] = (), lost: Lost | None = None) -> None:
+        self.ids = ids
+        self.lost = lost or Lost()
+        self.is_tied = False  # whether something below failed because of these chunks
+
+    def down(self, id_: bytes) -> _Way:
+        """The way that goes on with a chunk."""
+        return _Way((*self.ids, id_), self.lost)
+
+
 class PlaintextSource:
     """Verified plaintext by id. Keeps some of it, so that a chain of bases is decoded once."""
 
@@ -58,42 +72,52 @@ class PlaintextSource:
         self._memory = PlaintextMemory(budget_bytes)
         self._depths: dict[bytes, int] = {}  # bases in a row below each chunk that was decoded
 
-    def read(self, id_: bytes, kind: Kind, trail: tuple[bytes, ...] = ()) -> bytes:
-        """The plaintext of an id; errors as `read_plaintext`.
+    def read(self, id_: bytes, kind: Kind) -> bytes:
+        """The plaintext of an id of a kind; errors as `read_plaintext`."""
+        return self._read(id_, kind, _Way())
 
-        Args:
-            id_: what to look for.
-            kind: what it must be.
-            trail: chunks that wait for this one as their base.
-        """
-        found = self._memory.get(id_) if kind is Kind.CHUNK else None
-        if found is not None:
-            return found
-        known = list(self._copies_of(id_, kind))
-        if not known:
-            msg = f"{kind.name.lower()} {id_.hex()[:12]} is not here"
-            raise ChunkNotFoundError(msg) if kind is Kind.CHUNK else ObjectNotFoundError(msg)
-        for entry, payload in known:
-            try:
-                return self.decode(entry, payload(), trail)
-            except (FormatError, IntegrityError, NotFoundError):
-                continue
-        msg = f"every copy of {kind.name.lower()} {id_.hex()[:12]} is damaged"
-        raise ChunkCorruptedError(msg) if kind is Kind.CHUNK else ObjectCorruptedError(msg)
-
-    def decode(self, entry: Entry, encoded: Encoded, trail: tuple[bytes, ...] = ()) -> bytes:
+    def decode(self, entry: Entry, encoded: Encoded) -> bytes:
         """The verified plaintext of one copy.
 
         Raises:
             MalformedError: it is damaged, or its bases form a circle or a chain of more than `MAX_BASE_DEPTH`.
             ChunkNotFoundError, ChunkCorruptedError: a base cannot be read.
         """
-        if entry.id in trail or len(trail) > MAX_BASE_DEPTH:
+        return self._decode(entry, encoded, _Way())
+
+    def _read(self, id_: bytes, kind: Kind, way: _Way) -> bytes:
+        found = self._memory.get(id_) if kind is Kind.CHUNK else None
+        if found is not None:
+            return found
+        if (lost := way.lost.get(id_)) is not None:
+            raise lost
+        known = list(self._copies_of(id_, kind))
+        if not known:
+            msg = f"{kind.name.lower()} {id_.hex()[:12]} is not here"
+            raise ChunkNotFoundError(msg) if kind is Kind.CHUNK else ObjectNotFoundError(msg)
+        here = _Way(way.ids, way.lost)
+        for entry, payload in known:
+            try:
+                return self._decode(entry, payload(), here)
+            except (FormatError, IntegrityError, NotFoundError):
+                continue
+        msg = f"every copy of {kind.name.lower()} {id_.hex()[:12]} is damaged"
+        error = ChunkCorruptedError(msg) if kind is Kind.CHUNK else ObjectCorruptedError(msg)
+        way.lost.add(id_, error, is_tied=here.is_tied)
+        way.is_tied |= here.is_tied
+        raise error
+
+    def _decode(self, entry: Entry, encoded: Encoded, way: _Way) -> bytes:
+        if entry.id in way.ids or len(way.ids) > MAX_BASE_DEPTH:
+            way.is_tied = True
             raise _too_deep(entry)
-        below = (*trail, entry.id)
-        plaintext = copies.decode(
-            entry.kind, entry.id, encoded, entry.raw_size, lambda base: self.read(base, Kind.CHUNK, below)
-        )
+        below = way.down(entry.id)
+        try:
+            plaintext = copies.decode(
+                entry.kind, entry.id, encoded, entry.raw_size, lambda base: self._read(base, Kind.CHUNK, below)
+            )
+        finally:
+            way.is_tied |= below.is_tied
         depth = 1 + max(self._depths[base] for base in entry.bases) if entry.bases else 0
         if depth > MAX_BASE_DEPTH:
             raise _too_deep(entry)

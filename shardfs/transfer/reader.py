@@ -41,6 +41,7 @@ from shardfs.formats.pack import Entry
 from shardfs.store import copies
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Location
+from shardfs.store.lost import Lost
 from shardfs.store.memory import PlaintextMemory
 from shardfs.store.store import Store
 from shardfs.transfer.ahead import Ahead
@@ -51,7 +52,6 @@ _log = logging.getLogger(__name__)
 
 RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
 _DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
-_MAX_TIED: Final = 1000  # searches of one read that fail because of what is above them
 _MAX_REPORTED: Final = 10_000  # damaged copies that are remembered, so that each is reported once
 
 
@@ -83,28 +83,6 @@ class Counters(NamedTuple):
     memory_bytes: int
 
 
-class _Lost:
-    """Bases without a good copy, as one read found out: each would else be tried again by each copy of what is above.
-
-    One that only failed below certain chunks, in a circle or too deep, may be read below others. But not for ever:
-    packs can be made so that there are 2**16 ways to try.
-    """
-
-    def __init__(self) -> None:
-        self._errors: dict[bytes, ShardfsError] = {}
-        self._tied = 0
-
-    def get(self, id_: bytes) -> ShardfsError | None:
-        """Why a base cannot be read; None when that is not known."""
-        return self._errors.get(id_)
-
-    def add(self, id_: bytes, error: ShardfsError, *, is_tied: bool) -> None:
-        """Take note of a base that could not be read."""
-        self._tied += is_tied
-        if not is_tied or self._tied > _MAX_TIED:
-            self._errors[id_] = error
-
-
 class _Search:
     """One search for an id: what it looks for and what went wrong so far."""
 
@@ -121,7 +99,7 @@ class _Search:
         self.above = above  # the search for a chunk that needs this one as its base
         self.as_stored = as_stored  # whether the payload matters too: packs before a cache that may hold plaintext
         self.trail: tuple[bytes, ...] = (*above.trail, id_) if above else (id_,)
-        self.lost: _Lost = above.lost if above else _Lost()
+        self.lost: Lost = above.lost if above else Lost()
         self.is_tied = False  # whether it may have failed because of what is above it
         self.base_error: ShardfsError | None = None  # of the last base that could not be read
         self.started = time.monotonic()
