@@ -137,7 +137,7 @@ def _ask_helper(mountpoint: str, options: EngineOptions) -> int:
     words += ["allow_other"] if options.allow_other else []
     words += ["ro"] if options.read_only else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs:
+    with ours:
         try:
             done = subprocess.run(
                 [HELPER, "-o", ",".join(words), "--", mountpoint],
@@ -151,11 +151,13 @@ def _ask_helper(mountpoint: str, options: EngineOptions) -> int:
         except subprocess.TimeoutExpired as error:
             msg = f"{HELPER} did not end in {_HELPER_S:.0f} s"
             raise MountError(msg) from error
+        finally:
+            theirs.close()
         if done.returncode:
             said = " ".join(done.stderr.decode("utf-8", "replace").split())
             msg = f"cannot mount on {mountpoint}: {said or f'{HELPER} ended with status {done.returncode}'}"
             raise MountError(msg)
-        _, received, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_DONTWAIT)
+        _, received, _, _ = socket.recv_fds(ours, 1, 1)
     if not received:
         msg = f"{HELPER} sent no descriptor"
         raise MountError(msg)

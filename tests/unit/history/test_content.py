@@ -48,6 +48,18 @@ def test_only_the_chunks_of_the_range_are_read(memory: Memory) -> None:
     assert len(memory.reads) == 3
 
 
+def test_pieces_are_what_a_read_gives_and_tell_what_is_in_memory(memory: Memory) -> None:
+    entry = memory.put_file(b"f", DATA, 64)
+    here = {chunk.id for chunk in manifest_of(entry, Objects(memory)).chunks[:2]}
+    reader = FileReader(entry, Objects(memory), memory, holds=here.__contains__)
+    pieces = reader.pieces_at(60, 100)
+    assert [len(piece) for piece in pieces] == [4, 64, 32]
+    assert b"".join(pieces) == reader.read_at(60, 100)
+    assert reader.is_ready(0, 128)
+    assert not reader.is_ready(0, 129)
+    assert reader.is_ready(5000, 10)
+
+
 def test_a_manifest_of_another_size_is_damage(memory: Memory) -> None:
     entry = memory.put_file(b"f", DATA, 64)
     with pytest.raises(ObjectCorruptedError, match="tree says 999"):

@@ -159,6 +159,11 @@ def test_unreadable_content_is_eio_with_its_cause(source: MemorySource, vfs: Vfs
         def read_at(self, _offset: int, _size: int, /) -> bytes:
             raise ChunkNotFoundError("no copy of chunk 1234")
 
+        pieces_at = read_at
+
+        def is_ready(self, _offset: int, _size: int, /) -> bool:
+            return False
+
     source.open_entry = lambda _entry: Broken()  # type: ignore[method-assign]
     path = commit_path(source.refs["main"]) + b"/a.txt"
     handle = vfs.open(vfs.resolve(path), os.O_RDONLY)
