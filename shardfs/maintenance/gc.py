@@ -34,7 +34,7 @@ class GcReport:
     """What gc did, or would do.
 
     Attributes:
-        live: objects and chunks that are needed.
+        live: objects and chunks that are needed, by young packs too.
         live_bytes: their stored bytes here.
         dropped: packs that were deleted because nothing in them is needed.
         rewritten: packs that were deleted after what is needed was copied out of them.
@@ -67,7 +67,8 @@ def gc(
 ) -> GcReport:
     """Delete packs that hold nothing that is needed, and copy the needed rest out of packs that hold little.
 
-    Needed is what refs, HEAD, the last 30 days of reflogs and `keep` reach. Holds the writer lock.
+    Needed is what refs, HEAD, the last 30 days of reflogs and `keep` reach, and what chunks in young packs depend on.
+    Holds the writer lock.
 
     Args:
         store: what to clean.
@@ -89,8 +90,9 @@ def gc(
         # The packs' own tables: the index, which may be wrong, decides nothing here.
         tables, unreadable = packs.read_tables(store.layout)
         report.problems += [f"{error}; left alone" for error in unreadable.values()]
-        live = roots.with_bases((id_ for _, id_ in roots.needed(store, objects, keep)), tables.values())
         young = young_packs(store, tables, grace_s)
+        live = roots.with_bases((id_ for _, id_ in roots.needed(store, objects, keep)), tables.values())
+        live |= roots.coming(tables, young)
         sound = Soundness(store)
         sorting = sort_packs(tables, live, young, sound.is_sound, store.index.damaged_packs())
         _describe(report, sorting, tables, live)

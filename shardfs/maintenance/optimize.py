@@ -51,7 +51,8 @@ class OptimizeReport:
             dry run the latter is what is aimed at.
         heads_depth_before, heads_depth_after: the same for all branches and tags.
         elsewhere: chunks that were left alone because they are at a remote, or depend on one that is.
-        kept_young: packs that stay because something in them that nothing needs is younger than the grace period.
+        kept_young: packs that stay because something that nothing needs is younger than the grace period: in them, or
+            in a pack that depends on them.
         problems: what was left alone because it could not be read.
         seconds: how long it took.
         dry_run: whether nothing was changed.

@@ -27,6 +27,7 @@ class Stock:
         copies: of each needed chunk that can be decoded with what is here, its copies that can.
         live: ids that are needed, and all that their copies depend on.
         young: packs that may hold something that is only on its way.
+        coming: ids that only such packs need, as bases.
         elsewhere: number of needed chunks that cannot be decoded with what is here.
         pinned: packs that hold copies of those, or what these depend on: with longer chains below them, they might be
             too deep to be read.
@@ -41,7 +42,8 @@ class Stock:
                 places.setdefault(entry.id, []).append((pack_id, entry))
         self._places = places
         self.needed = {id_ for _, id_ in needed}
-        self.live = roots.with_bases(self.needed, tables.values())
+        self.coming = roots.coming(tables, young) - self.needed
+        self.live = roots.with_bases(self.needed, tables.values()) | self.coming
         whole = decodable((entry.id, entry.bases) for found in places.values() for _, entry in found)
         chunks = {id_: places[id_] for id_ in needed.chunks if id_ in places}
         self.copies: dict[bytes, list[Place]] = {
@@ -157,7 +159,8 @@ class Repacking:
             chosen = stale if replaced > MAX_STALE_SHARE * table.size else small if table.size < SMALL else None
             if chosen is None or pack in self._stock.pinned:
                 continue
-            if pack in self._stock.young and not self._ids(pack) <= self._stock.live:
+            is_young = pack in self._stock.young and not self._ids(pack) <= self._stock.live
+            if is_young or not self._stock.coming.isdisjoint(self._ids(pack)):
                 self.kept_young += 1
             else:
                 chosen.add(pack)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from shardfs.errors import MalformedError, StoreError
-from shardfs.formats.ids import CommitId, Kind
+from shardfs.formats.ids import CommitId, Kind, PackId
 from shardfs.formats.ref import LogLine
 from shardfs.history.objects import Objects
 from shardfs.store.packs import FinishedPack
@@ -50,6 +50,11 @@ def with_bases(ids: Iterable[bytes], tables: Iterable[FinishedPack]) -> set[byte
                 found.add(base)
                 queue.append(base)
     return found
+
+
+def coming(tables: Mapping[PackId, FinishedPack], young: Iterable[PackId]) -> set[bytes]:
+    """What chunks in young packs depend on: when a push moves its ref, what it brought must be whole."""
+    return with_bases({base for pack in young for e in tables[pack].entries for base in e.bases}, tables.values())
 
 
 def named_commits(store: Store) -> set[CommitId]:

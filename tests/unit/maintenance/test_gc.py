@@ -123,6 +123,18 @@ def test_bases_of_needed_deltas_stay(store: Store, monkeypatch: pytest.MonkeyPat
     assert (report.dropped, report.live) == ([], 2)
 
 
+def test_bases_of_what_a_push_has_brought_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._CODECS, XOR.code, XOR)
+    base, data = noise(11, CHUNK_SIZE), noise(12, CHUNK_SIZE)
+    _pack_of(store, base, None)
+    make_old(store)
+    _pack_of(store, data, base)
+    assert collect(store).dropped == []
+    assert Reader(store).chunk(chunk_id(data), CHUNK_SIZE) == data
+    make_old(store)
+    assert len(collect(store).dropped) == 2
+
+
 @pytest.mark.parametrize("damage", ["ref", "head", "commit", "missing tree", "no log"])
 def test_fails_closed(store: Store, damage: str) -> None:
     tip = commit(store, {"a/b": DATA})

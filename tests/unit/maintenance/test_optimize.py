@@ -18,10 +18,12 @@ from shardfs.maintenance.optimize import OptimizeReport
 from shardfs.repository import Repository
 from shardfs.store import packs as pack_files
 from shardfs.store.packs import list_packs
+from shardfs.store.plaintext import read_plaintext
 from shardfs.store.store import Store
 from tests import models
 from tests.models import Weights, commit, contents, depths, series, trained, weights
-from tests.stores import flip, local_entries
+from tests.stores import changed, flip, local_entries, noise, put_delta
+from tests.unit.maintenance.conftest import make_old
 
 
 @pytest.fixture
@@ -228,6 +230,19 @@ def test_packs_with_young_garbage_stay(trained_repo: Repository) -> None:
     assert contents(repo) == before
     assert depths(repo, "HEAD") == {0}
     assert repo.verify().ok
+
+
+def test_bases_of_what_a_push_has_brought_stay(trained_repo: Repository) -> None:
+    store, base = trained_repo.store, noise(5, 4096)
+    with store.batch() as batch:
+        batch.put(Kind.CHUNK, base)
+    make_old(store)
+    with store.batch() as batch:
+        new = put_delta(batch, changed(base, 1), base)
+    optimize(trained_repo, grace_s=3600.0)
+    assert read_plaintext(store, new, Kind.CHUNK) == changed(base, 1)
+    optimize(trained_repo)
+    assert store.find(new) == []
 
 
 def _model(repo: Repository, rev: str) -> FileReader:
