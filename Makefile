@@ -42,6 +42,7 @@ bench:
 	$(BIN)/python -m tests.benchmarks.bench_ingest --series build/series
 	$(BIN)/python -m tests.benchmarks.bench_small --repeats 1
 	$(BIN)/python -m tests.benchmarks.bench_codecs build/series/mlm
+	$(BIN)/python -m tests.benchmarks.bench_depth build/series/mlm/bf16_v[0-5].safetensors
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
