@@ -180,6 +180,8 @@ class _Work:
         self._stock = Stock(tables, roots.needed(store, objects, keep), young_packs(store, tables, grace_s))
         report.elsewhere = self._stock.elsewhere
         self._heads = _Heads(store, objects)
+        self._waiting: list[Payload] = []
+        self._waiting_bytes = 0  # of encoded payloads
 
     def plan(self) -> None:
         """Decide what to do."""
@@ -204,19 +206,16 @@ class _Work:
         todo = [tree for tree in self._trees if any(repacking.concerns(step) for step in tree)]
         total = sum(self._stock.raw_size(step.id) for tree in todo for step in tree)
         done = 0
-        waiting, size = list[Payload](), 0
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="optimize") as pool:
             for tree, outcome in self._outcomes(pool, todo, budget_bytes // WORKERS):
                 self._note(outcome)
                 repacking.settle(outcome.sound)
-                if waiting and size + outcome.size > _PACK_SIZE:
-                    self._flush(waiting)
-                    waiting, size = [], 0
-                waiting += outcome.payloads
-                size += outcome.size
+                self._put(outcome.payloads)
                 done += sum(self._stock.raw_size(step.id) for step in tree)
                 progress(done, total, "encoding")
-        self._flush([*waiting, *self._objects_to_move()])
+        for payload in self._objects_to_move():
+            self._put([payload])
+        self._flush()
         self._drop(with_bases=not report.problems and not self._stock.pinned)
         left = packs.list_packs(self._store.layout)
         report.packs_after, report.bytes_after = len(left), sum(left.values())
@@ -264,11 +263,20 @@ class _Work:
                     yield Payload(rank, entry.kind, entry.id, encoded, entry.raw_size)
                     break
 
-    def _flush(self, payloads: Sequence[Payload]) -> None:
-        """Make payloads durable in new packs, then delete the packs that are not needed any more.
+    def _put(self, payloads: Sequence[Payload]) -> None:
+        """Have payloads written, one pack at a time; those of one call stay together."""
+        size = sum(len(payload.encoded.payload) for payload in payloads)
+        if self._waiting and self._waiting_bytes + size > _PACK_SIZE:
+            self._flush()
+        self._waiting += payloads
+        self._waiting_bytes += size
+
+    def _flush(self) -> None:
+        """Make what waits durable in new packs, then delete the packs that are not needed any more.
 
         Bases come first: a part of the new packs is whole as well.
         """
+        payloads, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if payloads:
             with self._store.batch("optimize") as batch:
                 for payload in sorted(payloads, key=lambda payload: payload.rank):

@@ -51,11 +51,6 @@ class Outcome:
     sound: list[bytes] = field(default_factory=list)
     problems: dict[bytes, str] = field(default_factory=dict)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the payloads."""
-        return sum(len(payload.encoded.payload) for payload in self.payloads)
-
 
 def carry_out(
     store: Store, steps: Sequence[Step], leaving: Set[PackId], held: Set[bytes], budget_bytes: int
