@@ -9,7 +9,7 @@ from pathlib import Path
 from shardfs.formats.ids import ChunkId, TreeId, chunk_id
 from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, Tree, TreeEntry
 from shardfs.staging.area import Area
-from shardfs.staging.nodes import Content, PathKey
+from shardfs.staging.nodes import PathKey
 from shardfs.staging.snapshot import PrivateFile, Snapshot
 
 # A whole tree as plain values: bytes for a file, str for a link, (bytes, True) for an executable, None for an

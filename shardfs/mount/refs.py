@@ -18,7 +18,7 @@ from shardfs.mount.source import Source, Version
 
 _log = logging.getLogger(__name__)
 
-CHECK_EVERY_S: Final = 0.15  # with the kernel's entry timeout (libfuse.py) a change is visible within a second
+CHECK_EVERY_S: Final = 0.15  # with the engines' timeouts of names a change is visible within a second
 REREAD_EVERY_S: Final = 5.0  # without any sign of a change: a writer killed between a ref and its listing
 REMOTE_EVERY_S: Final = 1.0
 REMOTE_WAIT_S: Final = 0.5  # how long a look at a remote's refs waits before it shows the last known ones
@@ -54,10 +54,17 @@ class RefsState:
 class Refs:
     """Names and the commits behind them. Safe to share between threads."""
 
-    def __init__(self, source: Source, branch: str | None) -> None:
-        """Args: branch: short name of the branch that `latest` and `versions` follow; None for a detached HEAD."""
+    def __init__(self, source: Source, branch: str | None, moved: Callable[[], None] = lambda: None) -> None:
+        """Look at a repository.
+
+        Args:
+            source: the repository.
+            branch: short name of the branch that `latest` and `versions` follow; None for a detached HEAD.
+            moved: called by a look that found other refs than the one before.
+        """
         self._source = source
         self._branch = branch
+        self._moved = moved
         self._guard = threading.Lock()
         self._state: RefsState | None = None
         self._signature: tuple[int, ...] | None = None
@@ -82,12 +89,15 @@ class Refs:
             now = time.monotonic()
             if self._state is not None and now - self._checked < CHECK_EVERY_S:
                 return self._state
+            last = fresh = self._state
             signature = _signature(self._source.store_path)
-            if self._state is None or signature != self._signature or now - self._read > REREAD_EVERY_S:
-                self._state = self._reread(self._state)
+            if fresh is None or signature != self._signature or now - self._read > REREAD_EVERY_S:
+                self._state = fresh = self._reread(last)
                 self._signature, self._read = signature, now
             self._checked = time.monotonic()
-            return self._state
+        if last is not None and fresh is not last:
+            self._moved()
+        return fresh
 
     def expire(self) -> None:
         """Something moved a ref: the next look reads them again."""

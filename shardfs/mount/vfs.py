@@ -59,9 +59,7 @@ class Vfs:
         root: the root directory.
         causes: why operations failed.
         branch: short name of the branch that this mount shows, None for a detached HEAD.
-        committed: called after a commit through the mount, before the program that made it goes on. For engines.
-        rebased: called after the staging area followed a tip that another process moved, in the middle of a request:
-            it has to return at once. For engines.
+        moved: called in the middle of the request that found out that refs have moved. For engines, to tell the kernel.
     """
 
     def __init__(self, source: Source, branch: str | None = None, *, read_only: bool = False, who: str = "") -> None:
@@ -80,10 +78,9 @@ class Vfs:
             branch = full.removeprefix(BRANCHES)
         self.branch = branch
         self.causes = Causes()
-        self.committed: Callable[[], None] = lambda: None
-        self.rebased: Callable[[], None] = lambda: None
+        self.moved: Callable[[], None] = lambda: None
         self._source = source
-        self._refs = refs = Refs(source, branch)
+        self._refs = refs = Refs(source, branch, lambda: self.moved())
         writable = branch is not None and not read_only and not source.read_only
         committed = CommittedView(source)
         control = ControlView(source, branch, self.causes, self._follow_commit, writable=writable)
@@ -110,7 +107,7 @@ class Vfs:
 
     def _follow_commit(self) -> None:
         self._refs.expire()
-        self.committed()
+        self._refs.state()
 
     def _follow_tip(self) -> None:
         """Put staging on the branch's tip when another process moved it."""
@@ -118,7 +115,6 @@ class Vfs:
         if tip != self._tip and self._staged is not None:
             self._staged.rebase()
             self._tip = tip
-            self.rebased()
 
     # Looking
 

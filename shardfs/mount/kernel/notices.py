@@ -1,7 +1,7 @@
 """What the kernel holds and is no longer so, told from a thread of its own.
 
 To act on a notice the kernel takes the lock of a directory, and gets it only when the requests that hold it are
-answered. So nobody who answers requests sends notices, and nobody waits for them who may hold such a lock.
+answered. So nobody who answers requests sends notices, and nobody waits long for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from shardfs.mount.kernel.table import Known, Table
 from shardfs.mount.vfs import Vfs
 
 _ATTRIBUTES_ONLY: Final = -1  # as offset of INVAL_INODE
-_WAIT_S: Final = 0.5  # for the kernel to act; it takes that long only while a directory waits for a slow answer
+_WAIT_S: Final = 0.05  # the kernel takes some 10 us for each
 
 
 class Notices:
@@ -33,18 +33,11 @@ class Notices:
     def start(self, *, can_expire: bool) -> None:
         """Begin. `can_expire`: the kernel can be told to look a name up again without cutting off who works below."""
         self._can_expire = can_expire
-        self._vfs.rebased = self.moved
-        self._vfs.committed = self.moved_and_told
+        self._vfs.moved = self.moved
         threading.Thread(target=self._run, name="shardfs-notices", daemon=True).start()
 
     def moved(self) -> None:
-        """Refs or what the staging area is based on have moved. Returns at once."""
-        with self._change:
-            self._asked += 1
-            self._change.notify_all()
-
-    def moved_and_told(self) -> None:
-        """The same, and the kernel knows when this returns. Only for requests that hold no lock of a directory."""
+        """Refs have moved. Returns when the kernel has heard it, or soon: the caller may hold what the kernel needs."""
         with self._change:
             self._asked += 1
             mine = self._asked
@@ -64,21 +57,18 @@ class Notices:
                 if self._stopped:
                     return
                 asked = self._asked
-            for known in self._table.everything():
-                self._tell(known)
+            everything = self._table.everything()
+            for known in everything:
+                if known.node.is_link and not known.is_committed:
+                    self._tell_name(known, 0)  # nobody works in a link: it may be cut off
             with self._change:
                 self._done = asked
                 self._change.notify_all()
-
-    def _tell(self, known: Known) -> None:
-        if known.is_committed or known.id == self._table.root.id:
-            return
-        if self._vfs.is_staged(known.node):
-            self._channel.notify(Notice.INVAL_INODE, INVAL_INODE_OUT.pack(known.id, _ATTRIBUTES_ONLY, 0))
-            if self._can_expire:
-                self._tell_name(known, EXPIRE_ONLY)
-        elif known.node.is_link:  # nobody works in a link
-            self._tell_name(known, 0)
+            for known in everything:
+                if self._vfs.is_staged(known.node):
+                    self._channel.notify(Notice.INVAL_INODE, INVAL_INODE_OUT.pack(known.id, _ATTRIBUTES_ONLY, 0))
+                    if self._can_expire:
+                        self._tell_name(known, EXPIRE_ONLY)
 
     def _tell_name(self, known: Known, flags: int) -> None:
         parent, name = known.place

@@ -159,7 +159,8 @@ def test_unreadable_content_is_eio_with_its_cause(source: MemorySource, vfs: Vfs
         def read_at(self, _offset: int, _size: int, /) -> bytes:
             raise ChunkNotFoundError("no copy of chunk 1234")
 
-        pieces_at = read_at
+        def pieces_at(self, offset: int, size: int, /) -> list[bytes]:
+            return [self.read_at(offset, size)]
 
         def is_ready(self, _offset: int, _size: int, /) -> bool:
             return False

@@ -10,6 +10,7 @@ from shardfs.mount.kernel.notices import Notices
 from shardfs.mount.vfs import Vfs
 from tests.fuse_kernel import Kernel
 from tests.memory_repository import MemorySource
+from tests.mount.conftest import eventually
 
 Told = list[tuple[Notice, int, bytes, int]]  # notice, node or parent, name, flags
 
@@ -41,24 +42,34 @@ def recorder(vfs: Vfs, kernel: Kernel) -> Iterator[Recorder]:
     notices.stop()
 
 
-def test_the_kernel_knows_of_a_commit_before_its_program_goes_on(
+def test_the_kernel_hears_of_moved_refs_from_the_look_that_finds_out(
     vfs: Vfs, kernel: Kernel, source: MemorySource, recorder: Recorder
 ) -> None:
     kernel.lookup("latest")
+    kernel.lookup("branches/main")
     kernel.lookup(f"commits/{source.refs['main'].hex()}/a.txt")
-    staging, file = kernel.lookup("staging"), kernel.lookup("staging/a.txt")
-    vfs.committed()
+    vfs.readdir(vfs.resolve(b"versions"))
+    assert recorder.told == []
+    source.put({(b"a.txt",): b"three\n"}, "third")
+    vfs.expire()
+    vfs.readdir(vfs.resolve(b"versions"))
     assert set(recorder.told) == {
         (Notice.INVAL_ENTRY, 1, b"latest", 0),
+        (Notice.INVAL_ENTRY, kernel.lookup("branches"), b"main", 0),
+    }
+
+
+def test_names_of_staging_are_asked_for_again_without_cutting_off_who_works_there(
+    vfs: Vfs, kernel: Kernel, source: MemorySource, recorder: Recorder
+) -> None:
+    staging, file = kernel.lookup("staging"), kernel.lookup("staging/a.txt")
+    source.put({(b"a.txt",): b"three\n"}, "third")
+    vfs.expire()
+    kernel.lookup("staging/a.txt")
+    wanted = {
         (Notice.INVAL_INODE, staging, b"", -1),
         (Notice.INVAL_ENTRY, 1, b"staging", 1),
         (Notice.INVAL_INODE, file, b"", -1),
         (Notice.INVAL_ENTRY, staging, b"a.txt", 1),
     }
-
-
-def test_nobody_waits_for_a_notice_in_the_middle_of_a_request(vfs: Vfs, kernel: Kernel, recorder: Recorder) -> None:
-    kernel.lookup("latest")
-    vfs.rebased()
-    vfs.committed()  # waits for this and what came before
-    assert (Notice.INVAL_ENTRY, 1, b"latest", 0) in recorder.told
+    assert eventually(lambda: wanted <= set(recorder.told), 5)
