@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shardfs.errors import FsError, ShardfsError
@@ -31,11 +32,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _STATFS_BLOCK: Final = 4096
+_CONTENT: Final = frozenset({"data", "value"})  # parameters that hold what programs write, of which nothing is logged
 
 
 def _operation(method: Callable[Concatenate[Vfs, P], R]) -> Callable[Concatenate[Vfs, P], R]:
     """Turn every error of the package into an `FsError` and remember causes that its errno does not tell."""
     name = method.__name__
+    parameters = tuple(inspect.signature(method).parameters)[1:]
 
     @functools.wraps(method)
     def guarded(self: Vfs, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -46,7 +49,7 @@ def _operation(method: Callable[Concatenate[Vfs, P], R]) -> Callable[Concatenate
         except (ShardfsError, OSError, MemoryError) as error:
             code = errno_of(error)
             if worth_recording(error, code):
-                self.causes.record(_describe(name, args), code, error)
+                self.causes.record(_describe(name, dict(zip(parameters, args, strict=False))), code, error)
             raise FsError(code) from error
 
     return cast("Callable[Concatenate[Vfs, P], R]", guarded)
@@ -344,16 +347,18 @@ class Vfs:
         node.view.remove_xattr(node, name)
 
 
-def _describe(operation: str, args: tuple[Any, ...]) -> str:
-    """What was asked, for people: the operation, the content it was about and its names and numbers."""
+def _describe(operation: str, args: Mapping[str, Any]) -> str:
+    """What was asked, for people: the operation, the content it was about and its names and numbers, but no content."""
     words = [operation]
-    for arg in args:
+    for parameter, arg in args.items():
         if isinstance(arg, Handle):
             arg = arg.node
         if isinstance(arg, Node):
             words.append(_subject(arg))
+        elif parameter in _CONTENT:
+            words.append(str(len(arg)))
         elif isinstance(arg, bytes):
-            words.append(os.fsdecode(arg[:255]))
+            words.append(os.fsdecode(arg[:MAX_NAME_SIZE]))
         elif isinstance(arg, int):
             words.append(str(arg))
     return " ".join(words)

@@ -81,6 +81,17 @@ def test_staging_follows_a_tip_that_another_process_moves(source: MemorySource, 
     assert content(vfs, b"staging/a.txt") == b"three\n"
 
 
+def test_a_write_that_fails_is_named_without_what_was_written(vfs: Vfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_offset: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    handle = vfs.create(vfs.resolve(b"staging"), b"new", 0o644, os.O_WRONLY)
+    monkeypatch.setattr(handle, "write", full)
+    assert code(lambda: vfs.write(handle, 4096, b"weights")) == errno.ENOSPC
+    assert vfs.causes.text().endswith(b" 4096 7: ENOSPC: [Errno 28] No space left on device\n")
+    vfs.release(handle)
+
+
 @pytest.fixture
 def second(source: MemorySource) -> Iterator[Vfs]:
     """Another mount of the same repository, as another process has it."""
