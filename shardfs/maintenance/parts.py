@@ -19,7 +19,7 @@ from shardfs.history.paths import Path, files
 from shardfs.store.chains import of_index
 from shardfs.store.index import Index
 from shardfs.store.tally import Tally
-from shardfs.tensors import Layout, Stretch, detect, external_layout
+from shardfs.tensors import Detector, Layout, Stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,15 @@ def parts(index: Index, objects: Objects, chunks: ChunkSource, tree: TreeId, by:
         ChunkNotFoundError, ChunkCorruptedError: a header cannot be read.
     """
     pieces: list[_Piece] = []
-    models: dict[Path, list[Layout]] = {}  # that name tensors of other files, by folder
+    detector = Detector()
     for path, entry in files(objects, tree):
         if by == "file":
             pieces.append(_Piece(path, None, _bytes_of(manifest_of(entry, objects).chunks)))
             continue
         reader = FileReader(entry, objects, chunks)
-        layout = _layout(reader, path[-1], models.get(path[:-1], ()))
+        layout = detector.detect(reader.read_at, reader.size, b"/".join(path))
         if layout is not None:
             pieces += _tensors(path, reader.manifest, layout)
-            if layout.external:
-                models.setdefault(path[:-1], []).append(layout)
     return _measured(index, pieces)
 
 
@@ -80,14 +78,6 @@ class _Piece(NamedTuple):
     path: Path
     tensor: Stretch | None
     uses: Counter[bytes]
-
-
-def _layout(reader: FileReader, name: bytes, models: Iterable[Layout]) -> Layout | None:
-    """What a file is, also by what a model beside it that came before says."""
-    if (layout := detect(reader.read_at, reader.size, name)) is not None:
-        return layout
-    found = (external_layout(model, name, reader.size) for model in models)
-    return next((external for external in found if external is not None), None)
 
 
 def _tensors(path: Path, manifest: Manifest, layout: Layout) -> Iterator[_Piece]:

@@ -17,7 +17,7 @@ from shardfs.staging.guide import Guide
 from shardfs.staging.pipeline import Pipeline
 from shardfs.staging.source import Source, Stamp
 from shardfs.store.store import Batch
-from shardfs.tensors import Layout, detect, external_layout
+from shardfs.tensors import Detector, Layout
 
 BUFFER_SIZE: Final = 16 << 20  # bytes, two of them: one is read while the chunks of the other are encoded
 SMALL: Final = 256 << 10
@@ -63,7 +63,7 @@ class Ingest:
         self._progress = progress or (lambda _: None)
         self._pipeline: Pipeline | None = None
         self._buffers: tuple[memoryview, ...] = ()
-        self._models: dict[bytes, list[Layout]] = {}  # by folder, those whose tensors lie in other files
+        self._detector = Detector()
 
     def __enter__(self) -> Ingest:
         return self
@@ -98,7 +98,7 @@ class Ingest:
             StoreError: the file cannot be read, or the batch not written.
         """
         source = Source(fd, name, size)
-        layout = self._layout(source)
+        layout = self._detector.detect(source.read_at, source.size, source.name)
         stretches = tensors.large(layout)
         if source.size <= SMALL and not stretches:
             return self._small(source, layout)
@@ -146,17 +146,6 @@ class Ingest:
                 cursor.cut(window)
             else:
                 guide.give_up()
-
-    def _layout(self, source: Source) -> Layout | None:
-        """What the file is, also by what a model beside it that came before says."""
-        layout = detect(source.read_at, source.size, source.name)
-        folder, _, name = source.name.rpartition(b"/")
-        if layout is not None and layout.external:
-            self._models.setdefault(folder, []).append(layout)
-        if layout is None:
-            found = (external_layout(model, name, source.size) for model in self._models.get(folder, ()))
-            layout = next((external for external in found if external is not None), None)
-        return layout
 
     def _small(self, source: Source, layout: Layout | None) -> Ingested:
         """A file of one chunk."""

@@ -20,10 +20,9 @@ from shardfs.errors import FileChangedError, StoreError, UnsupportedFileError
 from shardfs.formats.ids import Kind, content_id
 from shardfs.formats.manifest import Manifest, Media
 from shardfs.formats.tree import FileEntry
-from shardfs.staging import ingest as ingest_module
 from shardfs.staging.ingest import SMALL, Ingest, Ingested
 from shardfs.store.store import Batch, Store
-from shardfs.tensors import sniff
+from shardfs.tensors import detector, sniff
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -268,7 +267,7 @@ def test_a_change_of_a_small_file_is_an_error(
         change(path)
         return detect(*arguments)
 
-    monkeypatch.setattr(ingest_module, "detect", changing)
+    monkeypatch.setattr(detector, "detect", changing)
     with pytest.raises(FileChangedError, match="moving changed"):
         put(store, path)
     assert store.index.packs() == {}
