@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shardfs import config
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.config import Settings, load, parse_size, set_remote
 from shardfs.errors import AlreadyExistsError, MalformedError, RefNotFoundError, ShardfsError, StoreError, UsageError
 
@@ -31,6 +32,10 @@ def test_defaults(tmp_path: Path, private_home: Path) -> None:
     assert settings.cache_dir == private_home / "xdg_cache_home/shardfs/chunks"
     assert "@" in settings.author
     assert settings.remotes == {}
+
+
+def test_no_chain_may_be_longer_than_readers_follow() -> None:
+    assert config.MAX_CHAIN_DEPTH == MAX_BASE_DEPTH
 
 
 def test_the_page_of_settings_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
