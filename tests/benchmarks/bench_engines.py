@@ -65,7 +65,7 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def list_seconds(folder: Path) -> float:
+def list_seconds(folder: str) -> float:
     """Of `ls -lR`."""
     start = time.perf_counter()
     subprocess.run(["ls", "-lR", folder], stdout=subprocess.DEVNULL, check=True)
@@ -84,13 +84,14 @@ def measure_file(project: Path, engine: Engine, name: str, times: Times) -> None
 
 def measure_tree(project: Path, engine: Engine, times: Times) -> None:
     """One mount, three listings; the last one after more than the time for which refs may be kept."""
-    with mounted(project, engine) as (versions, pid):
+    with mounted(project, engine) as (_, pid):
+        folder = f"{project.with_name('models')}/latest/"
         before = processor_seconds(pid)
-        times[engine, project.parent.name, "cold"].append(list_seconds(versions[0]))
+        times[engine, project.parent.name, "cold"].append(list_seconds(folder))
         times[engine, project.parent.name, "cpu"].append(processor_seconds(pid) - before)
-        times[engine, project.parent.name, "again"].append(list_seconds(versions[0]))
+        times[engine, project.parent.name, "again"].append(list_seconds(folder))
         time.sleep(1.5)
-        times[engine, project.parent.name, "later"].append(list_seconds(versions[0]))
+        times[engine, project.parent.name, "later"].append(list_seconds(folder))
 
 
 def main() -> None:

@@ -150,7 +150,7 @@ def test_mount_in_front_ends_cleanly_by_a_signal(project: Shell, number: int) ->
 
 def test_form_in_which_mount_8_calls(project: Shell) -> None:
     project.commit("one", a__txt="1")
-    project(project.folder, project.folder / "models", "-o", "rw,dev,suid,branch=main")
+    project(project.folder, project.folder / "models", "-o", "rw,dev,suid,branch=main,engine=libfuse")
     assert (project.folder / "models/latest/a.txt").read_text() == "1"
     project("umount", "models")
 
@@ -172,7 +172,7 @@ def test_mount_8_by_type(project: Shell, tmp_path: Path) -> None:
     project("umount", point)
 
 
-@pytest.mark.parametrize("words", ["nope", "branch", "allow_other=1", "deadline=soon"])
+@pytest.mark.parametrize("words", ["nope", "branch", "allow_other=1", "deadline=soon", "engine=fast"])
 def test_unknown_words_are_usage_errors(project: Shell, words: str) -> None:
     assert words in project("mount", "models", "-o", words, status=2).err
 
