@@ -90,7 +90,7 @@ def test_files_come_back(
     pairs = zip(points[::2], points[1::2], strict=False)
     stretches = tuple(Stretch("t", None, (end - start,), start, end) for start, end in pairs)
     layout = Layout("test", None, None, stretches) if stretches else None
-    monkeypatch.setattr(ingest_module, "detect", lambda *_: layout)
+    monkeypatch.setattr(detector, "detect", lambda *_: layout)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
         write(path, pieces, seed)

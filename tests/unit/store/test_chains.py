@@ -143,7 +143,7 @@ class Paused(Entry):
     go_on = threading.Event()
 
     @property
-    def bases(self) -> tuple[bytes, ...]:  # type: ignore[override]
+    def bases(self) -> tuple[bytes, ...]:
         self.reached.set()
         self.go_on.wait(10)
         return super().bases
