@@ -18,7 +18,7 @@ from shardfs.formats.manifest import Manifest
 from shardfs.staging import ingest as ingest_module
 from shardfs.staging.ingest import Ingest, Ingested
 from shardfs.store.store import Store
-from shardfs.tensors import Layout, Stretch
+from shardfs.tensors import Layout, Stretch, detector
 
 KIB = 1 << 10
 PIECES = st.lists(
