@@ -5,7 +5,6 @@ Ends in bounded time and touches no mount.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,7 +32,6 @@ from shardfs.store.store import Store
 
 LEVELS: Final = ("ok", "note", "warning", "error")
 _LOW_SPACE: Final = 1 << 30  # bytes; less does not hold the packs of one commit of a usual model
-_LIBFUSE: Final = ("libfuse3.so.3", "libfuse3.so.4")
 _FIX: Final = "shardfs doctor --fix"
 
 
@@ -263,21 +261,12 @@ def _fuse() -> Iterator[Finding]:
     checks: list[tuple[Callable[[], bool], str, str]] = [
         (lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "/dev/fuse can be opened", "load the kernel module fuse"),
         (lambda: shutil.which("fusermount3") is not None, "fusermount3 is installed", "install the package fuse3"),
-        (_has_libfuse, "libfuse 3 can be loaded", "install the package libfuse3-3 (or fuse3)"),
     ]
     missing = [(what, remedy) for check, what, remedy in checks if not check()]
     for what, remedy in missing:
         yield Finding("warning", f"mounts will not work: not true that {what}", remedy)
     if not missing:
         yield Finding("ok", f"mounts can be made; Linux {os.uname().release}")
-
-
-def _has_libfuse() -> bool:
-    for name in _LIBFUSE:
-        with suppress(OSError):
-            ctypes.CDLL(name)
-            return True
-    return False
 
 
 def _kernels() -> Iterator[Finding]:

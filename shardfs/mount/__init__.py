@@ -1,1 +1,4 @@
-"""The mount: the kernel's view of a repository. `vfs` knows no kernel, `libfuse` no behaviour, `session` both ends."""
+"""The mount: the kernel's view of a repository.
+
+`vfs` knows no kernel, the engines `kernel` and `libfuse` no behaviour, `session` both ends.
+"""

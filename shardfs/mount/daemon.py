@@ -112,7 +112,8 @@ class _Daemon:
                 records.write(record)
             except MountError as error:
                 _log.warning("%s", error)  # the mount works without; `umount` finds it in the kernel's table
-        _log.info("%s mounted at %s, branch %s", self._record.source, self._record.mountpoint, self._record.branch)
+        what = (self._record.source, self._record.mountpoint, self._record.branch, self._job.options.engine)
+        _log.info("%s mounted at %s, branch %s, engine %s", *what)
         self._announce(self._record)
         if row is not None:
             _raise_read_ahead(row.device)
