@@ -127,7 +127,9 @@ class Arrangement:
         Where the line of another branch begins one link is saved for the newest chunk of that branch, which then need
         not be a difference to something far away.
         """
-        if id_ in self._forks and not depths[self._lines[id_][0].chunks[0]]:
+        line, position = self._lines[id_]
+        top = line.chunks[0] if position else line.above
+        if id_ in self._forks and top is not None and not depths[top]:
             return min(HEAD_DEPTH - 1, self._max_depth)
         return min(HEAD_DEPTH, self._max_depth) if id_ in self._shallow else self._max_depth
 
