@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
+from shardfs.codecs.registry import Encoded
 from shardfs.errors import FormatError, ObjectCorruptedError, UnsupportedVersionError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import ChunkId, CommitId, Kind, ManifestId, TreeId
@@ -51,6 +52,10 @@ class BaseSource(ChunkSource, Protocol):
 
     def remember(self, id_: ChunkId, plaintext: bytes | memoryview) -> None:
         """Take note of a chunk that takes long to decode: it will be the base of the next version."""
+        ...
+
+    def payload(self, kind: Kind, id_: bytes) -> tuple[Encoded, bytes]:
+        """The best good copy of an id as it is stored, and its plaintext; errors as `ChunkSource.chunk`."""
         ...
 
 

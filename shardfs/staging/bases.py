@@ -133,6 +133,31 @@ class Bases:
             _log.info("base %s cannot be read: %s", ref.id.hex()[:12], error)
             return []
 
+    def absent(self, bases: Iterable[bytes], dtype: str | None) -> dict[bytes, tuple[Encoded, int]] | None:
+        """What a difference to these chunks needs and neither the store nor the batch holds: payloads and raw sizes.
+
+        It is stored beside the difference, so that everything here can be read without a remote. None if it cannot be
+        had.
+
+        Args:
+            bases: ids of chunks that were read.
+            dtype: of their values.
+        """
+        found: dict[bytes, tuple[Encoded, int]] = {}
+        wanted = self._not_here(bases)
+        try:
+            while wanted:
+                id_ = wanted.pop()
+                encoded, plaintext = self._chunks.payload(Kind.CHUNK, id_)
+                if encoded.codec == registry.RAW.code:  # as the cache keeps it
+                    encoded = registry.encode(plaintext, dtype)
+                found[id_] = encoded, len(plaintext)
+                wanted |= self._not_here(encoded.bases) - found.keys()
+        except _UNREADABLE as error:
+            _log.info("a base cannot be read: %s", error)
+            return None
+        return found
+
     def stored(self, id_: ChunkId, data: memoryview, bases: tuple[bytes, ...]) -> None:
         """Take note of a new chunk that is stored as a difference to `bases`."""
         if any(self._chains.depth(base) for base in bases):
@@ -167,6 +192,10 @@ class Bases:
         except RemoteError:
             self._is_cut_off = True
             raise
+
+    def _not_here(self, ids: Iterable[bytes]) -> set[bytes]:
+        outside = {id_ for id_ in ids if self._batch.entry(id_) is None}
+        return outside - self._store.index.has(outside, local=True) if outside else outside
 
     def _is_here(self, id_: ChunkId) -> bool:
         self._chains.learn([id_])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from shardfs.codecs import registry
@@ -18,10 +19,18 @@ from shardfs.store.store import Batch
 WORKERS: Final = 2  # hashing and zstd release the GIL; a third thread, the caller, reads, cuts and writes
 
 
+class _Result(NamedTuple):
+    """The id of a chunk, its payload unless it is stored, and payloads and raw sizes of bases to store with it."""
+
+    id: ChunkId
+    encoded: Encoded | None = None
+    bases: Mapping[bytes, tuple[Encoded, int]] = MappingProxyType({})
+
+
 class _Job(NamedTuple):
     buffer: int  # which buffer its bytes lie in
     size: int
-    result: Future[tuple[ChunkId, Encoded | None]]
+    result: Future[_Result]
 
 
 class Pipeline:
@@ -66,12 +75,12 @@ class Pipeline:
 
         Waits for the answer; for tensors whose rows may have moved.
         """
-        id_, encoded = self._encode(data, dtype, base)
-        if encoded is not None and not encoded.bases:
+        result = self._encode(data, dtype, base)
+        if result.encoded is not None and not result.encoded.bases:
             with self._guard:
-                self._claimed.discard(id_)
+                self._claimed.discard(result.id)
             return False
-        self._jobs.append(_Job(buffer, len(data), _done(id_, encoded)))
+        self._jobs.append(_Job(buffer, len(data), _done(result)))
         return True
 
     def submit_zeros(self, size: int) -> None:
@@ -79,7 +88,7 @@ class Pipeline:
         known = self._zeros.get(size)
         if known is None:
             known = self._zeros[size] = ChunkId(self._batch.put(Kind.CHUNK, bytes(size)))
-        self._jobs.append(_Job(-1, size, _done(known, None)))
+        self._jobs.append(_Job(-1, size, _done(_Result(known))))
         if len(self._jobs) == 1:
             self._write_first()
 
@@ -99,43 +108,46 @@ class Pipeline:
         """Forget the file. Chunks that were written stay in the batch, where nothing names them."""
         while self._jobs:
             result = self._jobs.popleft().result
-            if not result.cancel() and result.exception() is None:
-                id_, encoded = result.result()
-                if encoded is not None:
-                    self._claimed.discard(id_)
+            if not result.cancel() and result.exception() is None and result.result().encoded is not None:
+                self._claimed.discard(result.result().id)
         self._chunks = []
 
     def _write_first(self) -> None:
         job = self._jobs[0]
-        id_, encoded = job.result.result()
-        if encoded is not None:
-            self._batch.put_encoded(Kind.CHUNK, id_, encoded, job.size)
+        result = job.result.result()
+        for id_, (encoded, raw_size) in result.bases.items():
+            self._batch.put_encoded(Kind.CHUNK, id_, encoded, raw_size)
+        if result.encoded is not None:
+            self._batch.put_encoded(Kind.CHUNK, result.id, result.encoded, job.size)
         self._jobs.popleft()
-        self._chunks.append(ChunkRef(id_, job.size))
+        self._chunks.append(ChunkRef(result.id, job.size))
         self._progress(job.size)
 
-    def _encode(self, data: memoryview, dtype: str | None, base: ChunkRef | None) -> tuple[ChunkId, Encoded | None]:
+    def _encode(self, data: memoryview, dtype: str | None, base: ChunkRef | None) -> _Result:
         """On a worker thread: id and payload, no payload for a chunk that is there or on its way."""
         id_ = chunk_id(data)
         with self._guard:
             if id_ in self._claimed:
-                return id_, None
+                return _Result(id_)
             self._claimed.add(id_)
         try:
             if self._batch.has([id_]):
-                return id_, None
+                return _Result(id_)
             if self._bases is None or base is None:
-                return id_, registry.encode(data, dtype)
+                return _Result(id_, registry.encode(data, dtype))
             encoded = registry.encode(data, dtype, self._bases.data(base, id_))
+            absent = self._bases.absent(encoded.bases, dtype)
+            if absent is None:
+                return _Result(id_, registry.encode(data, dtype))
             self._bases.stored(id_, data, encoded.bases)
-            return id_, encoded
+            return _Result(id_, encoded, absent)
         except BaseException:
             with self._guard:
                 self._claimed.discard(id_)
             raise
 
 
-def _done(id_: ChunkId, encoded: Encoded | None) -> Future[tuple[ChunkId, Encoded | None]]:
-    future: Future[tuple[ChunkId, Encoded | None]] = Future()
-    future.set_result((id_, encoded))
+def _done(result: _Result) -> Future[_Result]:
+    future: Future[_Result] = Future()
+    future.set_result(result)
     return future
