@@ -9,11 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 
+from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.errors import ConflictError, FormatError, IntegrityError, NotFoundError
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId, Kind, TreeId
 from shardfs.formats.manifest import Manifest
 from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, Tree
+from shardfs.store import chains
 from shardfs.store.plaintext import read_plaintext
 from shardfs.store.store import Store
 
@@ -154,7 +156,20 @@ class _Closure:
         if missing:
             msg = f"{len(missing)} chunks are not here, the first is {min(missing).hex()}"
             raise NotFoundError(msg)
+        known = chains.of_index(self._store.index)
+        known.learn(here)
+        for id_ in here:
+            if known.depth(id_) > MAX_BASE_DEPTH:
+                self._check_copies(id_)
         self._complete.update(here)
+
+    def _check_copies(self, id_: bytes) -> None:
+        """Return if some copy of a chunk can be read though the first one names bases that are not here."""
+        try:
+            read_plaintext(self._store, id_, Kind.CHUNK)
+        except IntegrityError as error:
+            msg = f"chunk {id_.hex()[:12]} needs bases that are not here"
+            raise NotFoundError(msg) from error
 
 
 def _same_content(entry: FileEntry, old: object) -> bool:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from shardfs_cli.exit_status import MEANINGS
+from shardfs_cli.exit_status import MEANINGS, ExitStatus
 from tests.cli import reference
 from tests.cli.conftest import Shell
 
@@ -153,3 +153,9 @@ def test_names_that_are_not_utf8_work_everywhere(project: Shell) -> None:
     assert project.process("cat", f"HEAD:{name}").out == "x"
     assert project.process("log", name, LC_ALL="C").status == 0
     project.process("rm", name)
+
+
+@pytest.mark.parametrize("command", ["gc --grace", "optimize --grace", "umount --timeout", "mount --deadline"])
+def test_numbers_are_numbers(project: Shell, command: str) -> None:
+    result = project(*command.split(), "nan", "x", status=int(ExitStatus.USAGE))
+    assert "not a number" in result.err

@@ -9,6 +9,7 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
 from shardfs_cli.exit_status import ExitStatus
+from shardfs_cli.numbers import Amount
 from shardfs_cli.progress import bar
 
 
@@ -16,7 +17,7 @@ from shardfs_cli.progress import bar
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be deleted; delete nothing.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0, max=1e6),
+    type=Amount(min=0, max=1e6),
     metavar="HOURS",
     help="Leave packs alone that are younger than this (default: 24).",
 )

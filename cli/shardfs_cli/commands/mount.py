@@ -16,6 +16,7 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context, file_path
 from shardfs_cli.mounting import record_json
+from shardfs_cli.numbers import Amount
 
 # What mount(8) passes on from fstab: said already by how this program mounts, or meant for others.
 _IGNORED: Final = frozenset(
@@ -59,7 +60,7 @@ class Choice:
     "-o", "words", multiple=True, metavar="WORDS", help="The same as in fstab: ro,allow_other,branch=NAME ..."
 )
 @click.option(
-    "--deadline", type=click.FloatRange(min=0, min_open=True, max=1e6), metavar="SECONDS",
+    "--deadline", type=Amount(min=0, min_open=True, max=1e6), metavar="SECONDS",
     help="How long one read waits for a remote before it fails.",
 )  # fmt: skip
 @click.option(

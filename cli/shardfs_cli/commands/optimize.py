@@ -11,6 +11,7 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
 from shardfs_cli.exit_status import ExitStatus
+from shardfs_cli.numbers import Amount
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0, max=1e6),
+    type=Amount(min=0, max=1e6),
     metavar="HOURS",
     help="Keep packs that are younger than this if something in them is not needed (default: 24).",
 )

@@ -7,6 +7,7 @@ import click
 from shardfs_cli import output
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context, file_path
+from shardfs_cli.numbers import Amount
 
 
 @define("umount", examples=("shardfs umount ./models", "shardfs umount --force ./models"))
@@ -14,7 +15,7 @@ from shardfs_cli.context import Context, file_path
 @click.option("--force", is_flag=True, help="Also when programs use it; their open files fail then.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=3600),
+    type=Amount(min=0, max=3600),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -223,6 +223,20 @@ def test_whatever_is_missing_is_noticed(store: Store) -> None:
     assert store.refs.list() == {}
 
 
+def test_a_chunk_whose_base_is_missing_is_noticed(store: Store) -> None:
+    data, base = b"chunk" * 100, b"other" * 100
+    encoded = Encoded(XorCodec.code, XorCodec().encode(data, base), (chunk_id(base),))
+    with store.batch() as batch:
+        batch.put_encoded(Kind.CHUNK, chunk_id(data), encoded, len(data))
+    commit = put_commit(store, Tree.of([FileEntry(b"f", len(data), chunk=chunk_id(data))]))
+    with pytest.raises(ConflictError, match=chunk_id(data).hex()[:12]):
+        receive_ref(store, MAIN, None, commit, by="test")
+    with store.batch() as batch:
+        batch.put(Kind.CHUNK, base)
+    receive_ref(store, MAIN, None, commit, by="test")
+    assert store.refs.get(MAIN) == commit
+
+
 def test_links_and_empty_files_need_nothing(store: Store) -> None:
     commit = put_commit(store, Tree.of([LinkEntry(b"l", b"/anywhere"), FileEntry(b"empty", 0)]))
     receive_ref(store, MAIN, None, commit, by="test")
