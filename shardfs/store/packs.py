@@ -124,8 +124,11 @@ class PackWriter:
         """
         with self._guard:
             if not self._file.closed:
-                with atomic.writing(f"cannot write a pack in {self._layout.root}"):
+                try:
                     self._file.flush()
+                except (OSError, ValueError) as error:  # the latter: another thread has given the pack up
+                    msg = f"a pack that is being written cannot be read: {error}"
+                    raise PackCorruptedError(msg) from error
             return read_payload(self._path, entry)
 
     def finish(self) -> FinishedPack:
