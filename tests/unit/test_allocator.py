@@ -1,4 +1,4 @@
-"""Buffers of chunk size are used again."""
+"""Buffers of chunk size are used again, by other threads too."""
 
 from __future__ import annotations
 
@@ -20,11 +20,34 @@ for _ in range(50):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+THREADS = """
+import resource, threading
+from shardfs.allocator import keep_freed_memory
+keep_freed_memory()
+def work(number, turn=threading.Barrier(16)):
+    for current in range(16):
+        turn.wait()
+        if current == number:
+            [bytearray(b"x") * (1 << 20) for _ in range(32)]
+threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the options")
+only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the options")
+
+
+@only_glibc
 def test_pages_are_not_asked_for_again() -> None:
     def faults(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True)
         return int(done.stdout)
 
     assert faults("kept") < faults("default") / 4
+
+
+@only_glibc
+def test_threads_do_not_keep_what_each_of_them_freed() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 200  # MiB; one of the 16 threads at a time holds 32
