@@ -19,7 +19,7 @@ def keep_freed_memory() -> None:
     """Let glibc use freed buffers of chunk size again. Call it once, before the first threads, in programs of our own.
 
     By default each buffer of 128 KiB and more is mapped, cleared page by page and unmapped again, which takes longer
-    than to decode a chunk into it. Elsewhere than on glibc nothing happens. Up to 64 MiB more stay with the process.
+    than to decode a chunk into it. Elsewhere than on glibc nothing happens. Each of two heaps keeps up to 64 MiB more.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
