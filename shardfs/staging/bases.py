@@ -1,8 +1,9 @@
 """Which stored chunks the chunks of a new file are likely to differ little from.
 
 First the same path in the commit before; for its tensors then the newest file of the repository that has a tensor of
-the same name, type and shape; then one with a tensor that starts with the same bytes. A wrong guess costs time and
-nothing else: the encoder compares.
+the same name, type and shape; then one with a tensor that starts with the same bytes. Arrays of npy files have no
+names: their bytes decide before their shape does. A wrong guess costs time, and equal bytes that are cut in another
+way; the encoder compares.
 """
 
 from __future__ import annotations
@@ -90,12 +91,13 @@ class Bases:
             read_at: reads the new file.
         """
         large = tensors.large(layout)
-        found = FileBases(self, read_at)
+        heads = {s.start: _head_key(read_at(s.start, HEAD_SIZE), s.end - s.start) for s in large}
+        found = FileBases(heads)
         previous = self._previous(path)
         if previous is not None:
             found.before = previous.manifest
             self._match(found, large, previous, path)
-        self._match_names(found, [stretch for stretch in large if stretch.start not in found.chunks])
+        self._match_others(found, [stretch for stretch in large if stretch.start not in found.chunks])
         refs = [ref for chunks in found.chunks.values() for ref in chunks]
         self._chains.learn({ref.id for ref in (*refs, *(found.before.chunks if found.before else ()))})
         return found
@@ -118,12 +120,6 @@ class Bases:
         """Keep what was remembered for later batches."""
         self._tensors.remember(self._places)
         self._places = {}
-
-    def same_head(self, head: bytes) -> tuple[ChunkRef, ...]:
-        """The chunks of a tensor that starts with the same bytes."""
-        chunks = self._chunks_at(self._places_of([head]).get(head))
-        self._chains.learn({ref.id for ref in chunks})
-        return chunks
 
     def data(self, ref: ChunkRef, for_: bytes) -> list[Base]:
         """The plaintexts of what a chunk with the id `for_` may be stored as a difference to; none if unreadable."""
@@ -231,9 +227,9 @@ class Bases:
             found.chunks[new.start] = previous.manifest.within(old.start, old.end)
             found.ends.append((new.end, old.end))
 
-    def _match_names(self, found: FileBases, stretches: list[Stretch]) -> None:
+    def _match_others(self, found: FileBases, stretches: list[Stretch]) -> None:
         """Bases for tensors that another file has."""
-        keys = {stretch.start: _name_keys(stretch) for stretch in stretches}
+        keys = {stretch.start: _keys(stretch, found.heads[stretch.start]) for stretch in stretches}
         places = self._places_of(key for several in keys.values() for key in several)
         for start, several in keys.items():
             place = next((places[key] for key in several if key in places), None)
@@ -263,21 +259,19 @@ class FileBases:
         chunks: by the start of a tensor, the chunks of the same tensor in another file.
         doubtful: starts of tensors that gained or lost rows: their chunks are compared one by one.
         ends: ends of tensors in this file and in the version before, ascending.
+        heads: by the start of a tensor, the key of the bytes that it starts with.
     """
 
-    def __init__(self, bases: Bases, read_at: ReadAt) -> None:
+    def __init__(self, heads: Mapping[int, bytes]) -> None:
         self.before: Manifest | None = None
         self.chunks: dict[int, tuple[ChunkRef, ...]] = {}
         self.doubtful: set[int] = set()
         self.ends: list[tuple[int, int]] = []
-        self._bases = bases
-        self._read_at = read_at
-        self.heads: dict[int, bytes] = {}
+        self.heads = heads
 
-    def tensor(self, start: int, end: int) -> tuple[ChunkRef, ...]:
+    def tensor(self, start: int) -> tuple[ChunkRef, ...]:
         """The chunks of the same tensor elsewhere, from its start on; none when it is new."""
-        self.heads[start] = _head_key(self._read_at(start, HEAD_SIZE), end - start)
-        return self.chunks.get(start) or self._bases.same_head(self.heads[start])
+        return self.chunks.get(start, ())
 
     def at(self, offset: int) -> ChunkRef | None:
         """The chunk of the version before that bytes between tensors at `offset` most likely were in."""
@@ -289,6 +283,12 @@ class FileBases:
             offset += old - new
         position = self.before.position(offset)
         return self.before.chunks[position] if position < len(self.before.chunks) else None
+
+
+def _keys(stretch: Stretch, head: bytes) -> list[bytes]:
+    """By what a tensor is looked for in other files, the most telling first."""
+    names = _name_keys(stretch)
+    return [*names, head] if stretch.name else [head, *names]
 
 
 def _name_keys(stretch: Stretch) -> list[bytes]:

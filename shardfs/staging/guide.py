@@ -42,7 +42,7 @@ class Guide:
         self._chunks.clear()
         self.dtype = self._dtypes.get(segment.start) if segment.is_tensor else None
         if segment.is_tensor and self._bases is not None:
-            chunks = self._bases.tensor(segment.start, segment.end)
+            chunks = self._bases.tensor(segment.start)
             self._growth = segment.end - segment.start - sum(chunk.size for chunk in chunks)
             self.cursor.inherit(chunk.size for chunk in chunks)
             self._follow(segment.start, chunks)

@@ -164,6 +164,15 @@ def test_the_same_weights_in_another_file_cost_metadata(
     repo.close()
 
 
+def test_arrays_of_one_shape_are_told_apart_by_their_bytes(repo: Repository) -> None:
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal((1024, 512), np.float32) for _ in range(3)]
+    add_state(repo, {f"layer.{number}": torch.from_numpy(array) for number, array in enumerate(arrays)})
+    for number, array in enumerate(arrays):
+        np.save(f"{number}.npy", array)
+    assert add(repo, "*.npy").bytes_stored < METADATA
+
+
 def test_a_renamed_file_costs_a_tree(repo: Repository) -> None:
     add_state(repo, model())
     Path("kept").mkdir()

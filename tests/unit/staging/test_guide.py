@@ -24,7 +24,7 @@ class Known:
         self.doubtful = {HEADER} if doubtful else set[int]()
         self._chunks = tuple(chunks)
 
-    def tensor(self, start: int, _: int) -> tuple[ChunkRef, ...]:
+    def tensor(self, start: int) -> tuple[ChunkRef, ...]:
         assert start == HEADER
         return self._chunks
 
