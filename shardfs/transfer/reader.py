@@ -405,8 +405,10 @@ class Reader:
         """Remember a damaged copy; the first time it is also logged."""
         pack = location.pack if isinstance(location.pack, bytes) else b""
         where = f"pack {pack.hex()[:12]}" + ("" if location.place == LOCAL else f" at {location.place}")
-        search.problems.append(reason if where in reason else f"{where}: {reason}")
-        if search.is_inconclusive:
+        problem = reason if where in reason else f"{where}: {reason}"
+        if problem not in search.problems:  # a copy may be tried again
+            search.problems.append(problem)
+        if search.is_inconclusive or search.base_error is not None:  # a base that is lost has a line of its own
             return
         with self._guard:
             self._damaged += 1
@@ -414,7 +416,7 @@ class Reader:
             if first:
                 self._reported.add((search.id, pack))
         if first:
-            _log.warning("%s: a copy is damaged, trying others: %s", search.name, search.problems[-1])
+            _log.warning("%s: a copy is damaged, trying others: %s", search.name, problem)
 
     def _mark(self, search: _Search, location: Location) -> None:
         """Have the content stored again when somebody adds it. Only for bytes that are wrong or lack a base.
