@@ -120,13 +120,22 @@ def test_locked(project: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "testing" in message
 
 
-def test_damaged_chunk(project: Shell) -> None:
-    project.commit("one", a__bin=os.urandom(100_000))
-    pack = max((project.folder / ".shardfs/packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+def flip(pack: Path, offset: int) -> None:
+    """Damage a pack."""
     data = bytearray(pack.read_bytes())
-    data[5000] ^= 1
+    data[offset] ^= 1
     pack.chmod(0o644)
     pack.write_bytes(data)
+
+
+def packs(project: Shell) -> list[Path]:
+    """The packs of a repository, the largest last."""
+    return sorted((project.folder / ".shardfs/packs").rglob("*.pack"), key=lambda path: path.stat().st_size)
+
+
+def test_damaged_chunk(project: Shell) -> None:
+    project.commit("one", a__bin=os.urandom(100_000))
+    flip(packs(project)[-1], 5000)
     result = project("cat", "HEAD:a.bin", status=13)
     assert result.out == ""
     problems = project("verify", "--json", status=13).json
@@ -134,6 +143,14 @@ def test_damaged_chunk(project: Shell) -> None:
     [lost] = [problem for problem in problems["problems"] if problem["file"] is not None]
     assert (lost["kind"], lost["file"]) == ("chunk", "a.bin")
     assert lost["commit"] == project("log", "--json").json[0]["commit"]
+
+
+def test_damaged_tree(project: Shell) -> None:
+    project.commit("one", a__bin=os.urandom(100_000))
+    flip(packs(project)[0], 100)  # 16 bytes of header, then the tree
+    lines = project("verify", status=13).out.splitlines()
+    commit = project("log", "--json").json[0]["commit"]
+    assert f"(commit {commit[:12]})" in next(line for line in lines if line.startswith("tree"))
 
 
 def test_remote_that_does_not_answer(project: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def command(ctx: click.Context, *, remote: bool) -> None:
 
 
 def _line(problem: Problem) -> str:
-    where = [f"file {output.name(problem.file)}"] if problem.file is not None else []
+    where = [f"file {output.name(problem.file)}"] if problem.file else []  # the root of a tree has no name
     where += [f"commit {problem.commit[:12]}"] if problem.commit is not None else []
     place = f" ({', '.join(where)})" if where else ""
     name = problem.object if problem.kind == "ref" else problem.object[:12]
