@@ -58,6 +58,7 @@ class Wiring:
             self.store,
             cache=self._cache,
             remote=self.remote,
+            relearn=self._learn_packs,
             budget_bytes=self.settings.memory_budget,
             deadline_s=self.settings.deadline_s,
         )
@@ -65,6 +66,7 @@ class Wiring:
             self.store,
             cache=self._cache,
             remote=self.remote,
+            relearn=self._learn_packs,
             budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
             deadline_s=self.settings.deadline_s,
         )
@@ -108,6 +110,11 @@ class Wiring:
                     raise RefNotFoundError(msg)
                 self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
             return self._remotes[name]
+
+    def _learn_packs(self, remote: str) -> None:
+        from shardfs.transfer import fetch
+
+        fetch.learn_packs(self.store, self.remote(remote))
 
     def _writable(self) -> Store:
         if self.read_only:

@@ -96,6 +96,25 @@ def fetch(
     return report
 
 
+def learn_packs(store: Store, remote: Remote) -> None:
+    """Learn where a remote holds chunks now, after it has packed them anew; no ref moves, and no lock is taken.
+
+    Packs with objects that are not here are left to `fetch`, which stores objects before it knows a pack.
+
+    Raises:
+        RemoteError, RepositoryNotFoundError: by the remote.
+    """
+    index, place = store.index, remote.name
+    known, listed = index.packs(place), {pack.id: pack for pack in remote.list_packs()}
+    for pack in (listed[id_] for id_ in listed.keys() - known.keys()):
+        with suppress(PackNotFoundError):
+            entries = index.entries(pack.id) or read_pack_tail(remote, pack, TAIL_GUESS).entries
+            objects = {entry.id for entry in entries if entry.kind is not Kind.CHUNK}
+            if index.has(objects, local=True) == objects:
+                index.add_packs([(pack.id, pack.size, entries)], place=place)
+    index.remove_packs(known.keys() - listed.keys(), place=place)
+
+
 class _Fetch:
     def __init__(self, store: Store, remote: Remote, report: FetchReport, progress: Progress) -> None:
         self._store = store

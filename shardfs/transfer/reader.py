@@ -30,6 +30,7 @@ from shardfs.errors import (
     NotFoundError,
     ObjectCorruptedError,
     ObjectNotFoundError,
+    PackNotFoundError,
     RemoteError,
     RemoteTimeoutError,
     ShardfsError,
@@ -142,6 +143,7 @@ class Reader:
         *,
         cache: Cache | None = None,
         remote: Callable[[str], PackSource] | None = None,
+        relearn: Callable[[str], None] | None = None,
         budget_bytes: int = 256 << 20,
         deadline_s: float = 30.0,
     ) -> None:
@@ -151,12 +153,14 @@ class Reader:
             store: its packs are tried first; its index knows the packs of remotes.
             cache: keeps what comes from remotes, and what takes long to decode.
             remote: opens a remote by name; None when there are none.
+            relearn: learns which packs a remote, by name, has now; asked when one is gone.
             budget_bytes: most bytes of decoded chunks in memory.
             deadline_s: seconds after which no further remote is asked for an id.
         """
         self._store = store
         self._cache = cache
         self._remote = remote
+        self._relearn = relearn
         self._deadline_s = deadline_s
         self._budget_bytes = budget_bytes
         self._reported: set[tuple[bytes, bytes | None]] = set()
@@ -318,7 +322,16 @@ class Reader:
             return data
         return None
 
-    def _from_remotes(self, search: _Search, locations: Iterable[Location]) -> bytes | None:
+    def _from_remotes(self, search: _Search, locations: Sequence[Location]) -> bytes | None:
+        gone: set[str] = set()
+        data = self._from_places(search, locations, gone)
+        if data is None and gone and self._learned(search, gone):
+            now = [c for c in self._store.find(search.id) if c.place in gone and c not in locations]
+            data = self._from_places(search, now, gone)
+        return data
+
+    def _from_places(self, search: _Search, locations: Iterable[Location], gone: set[str]) -> bytes | None:
+        """From the first remote that has it; adds those to `gone` that have packed it anew."""
         for location in locations:
             if self._remote is None or self._doubted(search, location):
                 continue
@@ -330,11 +343,29 @@ class Reader:
                 data = self._fetch(search, self._remote(location.place), location)
             except RemoteError as error:
                 search.remote_error = error
+            except PackNotFoundError as error:
+                gone.add(location.place)
+                search.problems.append(f"{error}; `shardfs fetch {location.place}` learns which packs it has now")
             except _DAMAGE as error:
                 self._note(search, location, str(error))
             else:
                 return data
         return None
+
+    def _learned(self, search: _Search, places: Iterable[str]) -> bool:
+        """Whether remotes could be asked which packs they have; one answer does for all that wait for it."""
+        if self._relearn is None:
+            return False
+        for place in places:
+            with self._relearning:
+                if self._relearned.get(place, float("-inf")) < search.started:
+                    try:
+                        self._relearn(place)
+                    except (RemoteError, NotFoundError, StoreError) as error:
+                        _log.warning("%s: its packs cannot be listed: %s", place, error)
+                        return False
+                    self._relearned[place] = time.monotonic()
+        return True
 
     def _fetch(self, search: _Search, source: PackSource, location: Location) -> bytes:
         """From one remote; a payload that came damaged is asked for once more, alone."""
@@ -438,6 +469,8 @@ class Reader:
     def _reset(self) -> None:
         """Fresh locks: after a fork the threads that held the old ones do not exist."""
         self._guard = threading.Lock()
+        self._relearning = threading.Lock()
+        self._relearned: dict[str, float] = {}  # when the packs of a remote were learned, by its name
         self._memory = PlaintextMemory(self._budget_bytes)
         self._flights = Flights()
         self._ahead = Ahead(self.chunk)

@@ -167,6 +167,19 @@ def test_a_clone_stores_two_files_as_differences_one_after_the_other(
         assert {name: content(clone, f"HEAD:{name}") for name in saved} == saved
 
 
+def test_a_clone_reads_on_when_the_remote_packs_anew(
+    repo: Repository, remote: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.push()
+    without_cache(monkeypatch, tmp_path)
+    with shardfs.clone(remote[1], tmp_path / "clone") as clone:
+        with shardfs.open(remote[0]) as there:
+            assert there.optimize(grace_s=0).rewritten > 0
+        assert files(clone) == files(repo)
+        assert files(clone, "HEAD~1") == files(repo, "HEAD~1")
+        assert clone.verify(remote=True).problems == []
+
+
 def test_what_two_clones_add_to_one_version_is_readable_everywhere(
     repo: Repository, remote: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
