@@ -213,6 +213,10 @@ class Repository(Wiring):
         """Random access to the content of a file of a commit."""
         return FileReader(entry, self.objects, self.reader, self.reader.ahead, self.reader.holds)
 
+    def open_once(self, entry: FileEntry) -> FileReader:
+        """The content of a file that is read from front to back: few of its chunks stay in memory."""
+        return FileReader(entry, self.objects, self.chunks, self.chunks.ahead)
+
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
         from shardfs.transfer import facts
@@ -348,7 +352,7 @@ class Repository(Wiring):
     def export(self, rev: str, directory: Path, progress: Progress | None = None) -> CheckoutReport:
         """Write a whole revision into a directory that is missing or empty."""
         tree = self.commit_of(rev)[1].tree
-        return checkout.export(self.objects, tree, self.open_entry, directory, progress)
+        return checkout.export(self.objects, tree, self.open_once, directory, progress)
 
     # Remotes
 

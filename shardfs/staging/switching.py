@@ -57,7 +57,7 @@ def checkout(
     target = root_of(repo) if into is None else into
     known = _KnownContent(repo, target, cache, force=force)
     report = write_files(
-        target, known.unequal(items), repo.open_entry, may_replace=known.may_replace, progress=progress, total=total
+        target, known.unequal(items), repo.open_once, may_replace=known.may_replace, progress=progress, total=total
     )
     _remember(target, items, cache)
     cache.save(repo.store.index.packs())

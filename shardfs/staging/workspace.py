@@ -52,6 +52,10 @@ class Workspace(Protocol):
         """The content of a committed file."""
         ...
 
+    def open_once(self, entry: FileEntry) -> FileReader:
+        """The content of a committed file that is read from front to back."""
+        ...
+
     def area(self, branch: str | None = None) -> Area:
         """The staging area of a branch, on its tip."""
         ...
