@@ -98,7 +98,7 @@ def gc(
         _describe(report, sorting, tables, live)
         if not dry_run:
             _Collection(store, sound, tables, report, progress or no_progress).run(sorting)
-            report.stale_files = atomic.remove_stale(store.layout.tmp)
+            report.stale_files = atomic.remove_stale(store.layout.tmp, min(grace_s, atomic.STALE_AFTER_S))
         return report
 
 

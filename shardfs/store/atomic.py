@@ -110,13 +110,13 @@ def write_bytes(path: Path, data: bytes, tmp: Path) -> None:
             raise
 
 
-def remove_stale(tmp: Path) -> int:
-    """Delete unfinished writes, files and folders, that nobody wrote to for a day; returns how many."""
+def remove_stale(tmp: Path, age_s: float = STALE_AFTER_S) -> int:
+    """Delete unfinished writes, files and folders, that nobody wrote to for so long; returns how many."""
     removed = 0
     with suppress(FileNotFoundError):
         for path in tmp.iterdir():
             with suppress(OSError):
-                if _last_write(path) < time.time() - STALE_AFTER_S:
+                if _last_write(path) < time.time() - age_s:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                     removed += 1
     return removed

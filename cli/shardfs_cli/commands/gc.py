@@ -19,7 +19,7 @@ from shardfs_cli.progress import bar
     "--grace",
     type=Amount(min=0, max=1e6),
     metavar="HOURS",
-    help="Leave packs alone that are younger than this (default: 24).",
+    help="Leave packs and unfinished writes alone that are younger than this (default: 24).",
 )
 @click.pass_context
 def command(ctx: click.Context, *, dry_run: bool, grace: float | None) -> None:

@@ -273,6 +273,8 @@ def test_unfinished_writes_go_after_a_day(store: Store) -> None:
         os.utime(path, (1, 1))
     assert collect(store).stale_files == 2
     assert sorted(p.name for p in store.layout.tmp.iterdir()) == ["2-young", "push-2-bb"]
+    assert collect(store, grace_s=0).stale_files == 2
+    assert list(store.layout.tmp.iterdir()) == []
 
 
 def test_readers_find_what_gc_moved(store: Store, tmp_path: Path) -> None:
