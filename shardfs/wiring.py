@@ -114,7 +114,7 @@ class Wiring:
     def _learn_packs(self, remote: str) -> None:
         from shardfs.transfer import fetch
 
-        fetch.learn_packs(self.store, self.remote(remote))
+        fetch.learn_packs(self.store, self.remote(remote), self.settings.deadline_s)
 
     def _writable(self) -> Store:
         if self.read_only:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -96,17 +97,20 @@ def fetch(
     return report
 
 
-def learn_packs(store: Store, remote: Remote) -> None:
+def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
     """Learn where a remote holds chunks now, after it has packed them anew; no ref moves, and no lock is taken.
 
-    Packs with objects that are not here are left to `fetch`, which stores objects before it knows a pack.
+    Packs with objects that are not here are left to `fetch`, which stores objects before it knows a pack. A reader
+    waits for this: after `deadline_s` seconds no further pack is asked for, and the next call goes on.
 
     Raises:
         RemoteError, RepositoryNotFoundError: by the remote.
     """
-    index, place = store.index, remote.name
+    index, place, started = store.index, remote.name, time.monotonic()
     known, listed = index.packs(place), {pack.id: pack for pack in remote.list_packs()}
     for pack in (listed[id_] for id_ in listed.keys() - known.keys()):
+        if time.monotonic() - started > deadline_s:
+            break
         with suppress(PackNotFoundError):
             entries = index.entries(pack.id) or read_pack_tail(remote, pack, TAIL_GUESS).entries
             objects = {entry.id for entry in entries if entry.kind is not Kind.CHUNK}

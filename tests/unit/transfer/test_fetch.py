@@ -5,9 +5,9 @@ import pytest
 from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, RepositoryNotFoundError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.history.walk import ancestors
-from shardfs.store.index import LOCAL
+from shardfs.store.index import LOCAL, Location
 from shardfs.store.store import Store
-from shardfs.transfer.fetch import FetchReport, fetch
+from shardfs.transfer.fetch import FetchReport, fetch, learn_packs
 from tests import stores
 from tests.stores import CHUNK_SIZE, commit, flip, noise
 from tests.unit.transfer.conftest import Side, Watched
@@ -48,6 +48,37 @@ def test_a_second_fetch_reads_nothing(local: Side, remote: Watched, server: Stor
     assert sorted(remote.calls) == ["list_packs", "refs"]
     assert (report.packs, report.objects, report.bytes, report.moved) == (0, 0, 0, [])
     new = commit(server, {"a": DATA})
+    assert fetch(local.store, remote).packs == 1
+    assert local.store.refs.get(TRACKING) == new
+
+
+def _pack_anew(server: Store) -> set[bytes]:
+    """Put all chunks of a store into one new pack, as gc and optimize do; returns the ids of the old packs."""
+    old = server.index.packs(LOCAL)
+    with server.batch() as batch:
+        for pack_id, entry in stores.local_entries(server):
+            batch.copy(entry, bytes(server.read(Location(LOCAL, pack_id, 0, entry)).payload))
+    server.drop_packs(old)
+    return set(old)
+
+
+def test_packs_are_learned_again_up_to_a_deadline(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    fetch(local.store, remote)
+    old = _pack_anew(server)
+    learn_packs(local.store, remote, deadline_s=-1)
+    assert local.store.index.packs("origin") == {}
+    learn_packs(local.store, remote, deadline_s=30)
+    assert local.store.index.packs("origin") == server.index.packs(LOCAL)
+    assert not old & local.store.index.packs("origin").keys()
+
+
+def test_packs_with_unknown_objects_are_left_to_fetch(
+    local: Side, remote: Watched, server: Store, tip: CommitId
+) -> None:
+    fetch(local.store, remote)
+    new = commit(server, {"new": DATA})
+    learn_packs(local.store, remote, deadline_s=30)
+    assert len(local.store.index.packs("origin")) == 3
     assert fetch(local.store, remote).packs == 1
     assert local.store.refs.get(TRACKING) == new
 
