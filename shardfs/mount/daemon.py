@@ -89,6 +89,8 @@ class _Daemon:
             fsname=_fsname(self._job.public_source),
             allow_other=self._job.options.allow_other,
             read_only=self._record.read_only,
+            safe=self._job.options.safe,
+            passthrough=self._job.options.passthrough,
         )
         try:
             serve = _engine(self._job.options.engine)

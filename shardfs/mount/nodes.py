@@ -116,6 +116,15 @@ class Handle:
         """Whether a read of the range takes no longer than to copy it."""
         return False
 
+    def backing(self) -> int | None:
+        """A descriptor of a plain file with exactly this content, for the kernel to read and write itself.
+
+        It belongs to the handle and stays open until its release. Writing through the handle must not be refused for
+        other reasons than those of the plain file's disk. While one handle of a node has given a descriptor, further
+        ones of the same node may be served by it, too.
+        """
+        return None
+
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data`; returns its length."""
         raise FsError(errno.EBADF)

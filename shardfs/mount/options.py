@@ -17,11 +17,15 @@ class EngineOptions:
         fsname: the source that /proc/mounts shows; everybody can read it.
         allow_other: other users may look, too.
         read_only: the kernel refuses every write.
+        safe: without any ability of the kernel that it does not have to have.
+        passthrough: the kernel reads plain files itself, where it can.
     """
 
     fsname: str
     allow_other: bool = False
     read_only: bool = False
+    safe: bool = False
+    passthrough: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class MountOptions:
         allow_other: other users may look, too.
         nonempty: the mount point may have content, which the mount hides.
         engine: what speaks to the kernel.
+        safe: without any ability of the kernel that it does not have to have: slower, for kernels that have trouble.
+        passthrough: the kernel reads files of which there is a plain copy itself, where it can.
     """
 
     branch: str | None = None
@@ -41,3 +47,5 @@ class MountOptions:
     allow_other: bool = False
     nonempty: bool = False
     engine: Engine = "auto"
+    safe: bool = False
+    passthrough: bool = True
