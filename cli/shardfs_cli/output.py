@@ -112,6 +112,14 @@ def size(count: int) -> str:
     return f"{count} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
 
 
+def duration(seconds: float) -> str:
+    """A time span for people: "12 s", "5 min", "3 h", "12 d"."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds / length)} {unit}"
+    return f"{int(seconds)} s"
+
+
 def count(number: int, noun: str) -> str:
     """A number with its noun: "1 file", "2 files"."""
     if number == 1:

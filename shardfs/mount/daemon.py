@@ -79,6 +79,7 @@ class _Daemon:
             pid=os.getpid(),
             process_start=records.process_start(os.getpid()) or 0,
             started=time.time(),
+            engine=job.options.engine,
             connection=None,
             log=job.log,
             made_mountpoint=job.made_mountpoint,

@@ -29,6 +29,7 @@ class MountRecord:
         pid: the daemon.
         process_start: start time of the daemon in clock ticks since boot: tells a re-used pid.
         started: seconds since 1970.
+        engine: what speaks to the kernel.
         connection: number in /sys/fs/fuse/connections, where a hanging mount can be aborted.
         log: the daemon's log file.
         made_mountpoint: the mount point was made for this mount and goes with it.
@@ -41,6 +42,7 @@ class MountRecord:
     pid: int
     process_start: int
     started: float
+    engine: str
     connection: int | None
     log: Path | None
     made_mountpoint: bool

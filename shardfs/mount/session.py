@@ -19,7 +19,7 @@ from typing import Any, Final
 import shardfs
 from shardfs import errors, mountinfo
 from shardfs.errors import MountError, ShardfsError
-from shardfs.mount import records, umount
+from shardfs.mount import probe, records, umount
 from shardfs.mount.job import Job
 from shardfs.mount.options import AUTO, MountOptions
 from shardfs.mount.records import MountRecord, list_mounts
@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 READY_S: Final = 60.0  # a view of a remote reads the history first
 DAEMON: Final[tuple[str, ...]] = (sys.executable, "-m", "shardfs.mount")
-_PROBE_S: Final = 2.0
 
 
 def mount(
@@ -75,6 +74,8 @@ def mount(
             return daemon.run(job)
         return _start_daemon(job, ready_s)
     except BaseException:
+        if mountinfo.top_row(point) is not None and probe.is_dead(point):
+            umount.detach(point)
         if made and mountinfo.top_row(point) is None:
             with suppress(OSError):
                 point.rmdir()
@@ -109,7 +110,7 @@ def _free(point: Path) -> None:
     if row is None or row.type != mountinfo.TYPE:
         return
     record = records.read(point)
-    alive = record.status == "alive" if record is not None else _answers(point)
+    alive = record.status == "alive" if record is not None else not probe.is_dead(point)
     if alive:
         who = f" by process {record.pid}" if record is not None else ""
         msg = f"{point} is already mounted{who}; `shardfs umount {point}` first"
@@ -118,15 +119,6 @@ def _free(point: Path) -> None:
     umount.detach(point)
     if record is not None:
         umount.clear(record)
-
-
-def _answers(point: Path) -> bool:
-    """Whether a mount that we have no record of is served. Another process asks: it may hang."""
-    command = [sys.executable, "-c", "import os, sys; os.stat(sys.argv[1])", str(point)]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=_PROBE_S, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return True
 
 
 def _refuse_store(point: Path) -> None:

@@ -37,7 +37,7 @@ def unmount(mountpoint: Path, *, force: bool = False, timeout_s: float = 10.0) -
         MountError: nothing of shardfs is mounted there, or it is busy and `force` is not set; the message names the
             processes that use it.
     """
-    point = _locate(mountpoint)
+    point = locate(mountpoint)
     row = mountinfo.top_row(point)
     record = records.read(point)
     if row is None or row.type != mountinfo.TYPE:
@@ -89,7 +89,7 @@ def users(mountpoint: Path) -> list[str]:
     return found
 
 
-def _locate(mountpoint: Path) -> Path:
+def locate(mountpoint: Path) -> Path:
     """The absolute path that the kernel's table has; links are followed only where nothing is mounted."""
     point = Path(os.path.abspath(mountpoint))  # noqa: PTH100 - Path.resolve would look at the mount
     if mountinfo.top_row(point) is not None:

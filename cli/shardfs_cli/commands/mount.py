@@ -107,7 +107,7 @@ def _mount(context: Context, mountpoint: str, choice: Choice, *, foreground: boo
         file_path(mountpoint), source, options, remote=choice.remote is not None, foreground=foreground
     )
     if context.output.json:
-        context.output.document(record_json(record))
+        context.output.document(record_json(record, record.status))
     if not foreground:
         kind = "read-only" if record.read_only else f"branch {record.branch}"
         context.output.note(f"mounted {output.name(record.source)} on {output.name(str(record.mountpoint))} ({kind})")

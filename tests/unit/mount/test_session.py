@@ -23,7 +23,7 @@ from shardfs.mountinfo import MountRow
 def record_of(point: Path, pid: int | None = None) -> MountRecord:
     pid = os.getpid() if pid is None else pid
     start = records.process_start(pid) or 1
-    return MountRecord(point, "/srv/x", "main", False, pid, start, 5.0, 39, point / "log", True)
+    return MountRecord(point, "/srv/x", "main", False, pid, start, 5.0, "kernel", 39, point / "log", True)
 
 
 @pytest.fixture
