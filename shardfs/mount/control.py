@@ -18,6 +18,7 @@ from shardfs.mount.causes import Causes
 from shardfs.mount.names import directory
 from shardfs.mount.nodes import CONTROL_INO, FIRST_CONTROL_FILE_INO, Attr, Handle, Named, Node
 from shardfs.mount.source import Source
+from shardfs.mount.stats import Stats
 from shardfs.mount.view import View
 
 _COMMIT: Final = b"commit"
@@ -75,18 +76,25 @@ class ControlView(View):
     """The control directory of a mount."""
 
     def __init__(
-        self, source: Source, branch: str | None, causes: Causes, expire: Callable[[], None], *, writable: bool
+        self,
+        source: Source,
+        branch: str | None,
+        causes: Causes,
+        stats: Stats,
+        expire: Callable[[], None],
+        *,
+        writable: bool,
     ) -> None:
         """Args: expire: called when a commit moved a ref."""
         self._source = source
         self._branch = branch
         self._expire = expire
         self._writable = writable
-        self._started_ns = time.time_ns()
+        self._stats = stats
         self.result = b""  # of the last commit through the mount, one line
         self.root = Node(self, CONTROL_INO, stat.S_IFDIR)
         self._texts: dict[bytes, Callable[[], bytes]] = {
-            b"stats.json": self._stats,
+            b"stats.json": self._counters,
             b"config.json": self._config,
             b"errors": causes.text,
             _COMMIT: lambda: self.result,
@@ -114,7 +122,7 @@ class ControlView(View):
     def getattr(self, node: Node) -> Attr:
         """Sizes are those of this moment."""
         if node.is_dir:
-            return directory(node.ino, self._started_ns)
+            return directory(node.ino, self._stats.started_ns)
         mode = 0o644 if node.key == _COMMIT and self._writable else 0o444
         return Attr(node.ino, stat.S_IFREG | mode, len(self._texts[node.key]()), time.time_ns())
 
@@ -155,9 +163,8 @@ class ControlView(View):
         self._expire()
         self.result = id_.hex().encode() + b"\n"
 
-    def _stats(self) -> bytes:
-        counters = {key: _plain(value) for key, value in self._source.stats_snapshot().items()}
-        return _json({**counters, "uptime_s": round((time.time_ns() - self._started_ns) / 1e9, 3)})
+    def _counters(self) -> bytes:
+        return _json({key: _plain(value) for key, value in self._stats.snapshot().items()})
 
     def _config(self) -> bytes:
         # A view of a remote has no repository that commands could work on.

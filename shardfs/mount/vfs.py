@@ -26,6 +26,7 @@ from shardfs.mount.nodes import Attr, Handle, Named, Node, content_key
 from shardfs.mount.refs import Refs
 from shardfs.mount.source import Source
 from shardfs.mount.staged import StagedView
+from shardfs.mount.stats import Stats
 from shardfs.mount.top import TopView
 
 P = ParamSpec("P")
@@ -42,12 +43,15 @@ def _operation(method: Callable[Concatenate[Vfs, P], R]) -> Callable[Concatenate
 
     @functools.wraps(method)
     def guarded(self: Vfs, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.stats.traffic.asked(name)
         try:
             return method(self, *args, **kwargs)
-        except FsError:
+        except FsError as error:
+            self.stats.traffic.failed(errno_of(error))
             raise
         except (ShardfsError, OSError, MemoryError) as error:
             code = errno_of(error)
+            self.stats.traffic.failed(code)
             if worth_recording(error, code):
                 self.causes.record(_describe(name, dict(zip(parameters, args, strict=False))), code, error)
             raise FsError(code) from error
@@ -61,6 +65,8 @@ class Vfs:
     Attributes:
         root: the root directory.
         causes: why operations failed.
+        counters: of what serves it, by name; each value gives a named tuple.
+        stats: all counters.
         branch: short name of the branch that this mount shows, None for a detached HEAD.
         moved: called in the middle of the request that found out that refs have moved. For engines, to tell the kernel.
     """
@@ -81,12 +87,14 @@ class Vfs:
             branch = full.removeprefix(BRANCHES)
         self.branch = branch
         self.causes = Causes()
+        self.counters: dict[str, Callable[[], Any]] = {}
+        self.stats = Stats(source, self.counters)
         self.moved: Callable[[], None] = lambda: None
         self._source = source
         self._refs = refs = Refs(source, branch, lambda: self.moved())
         writable = branch is not None and not read_only and not source.read_only
         committed = CommittedView(source)
-        control = ControlView(source, branch, self.causes, self._follow_commit, writable=writable)
+        control = ControlView(source, branch, self.causes, self.stats, self._follow_commit, writable=writable)
         parts = {
             b"versions": versions_view(source, refs).root,
             b"branches": branches_view(source, refs).root,
@@ -181,17 +189,23 @@ class Vfs:
     @_operation
     def open(self, node: Node, flags: int) -> Handle:
         """Open a file; `flags` are those of the system call (EROFS, EISDIR, EBUSY, EIO)."""
-        return node.view.open(node, flags)
+        handle = node.view.open(node, flags)
+        self.stats.traffic.opened()
+        return handle
 
     @_operation
     def read(self, handle: Handle, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end (EIO; the cause is in `causes`)."""
-        return handle.read(offset, size)
+        data = handle.read(offset, size)
+        self.stats.traffic.read(len(data))
+        return data
 
     @_operation
     def read_pieces(self, handle: Handle, offset: int, size: int) -> Sequence[bytes | memoryview]:
         """As `read`, in pieces as they lie in memory."""
-        return handle.pieces(offset, size)
+        pieces = handle.pieces(offset, size)
+        self.stats.traffic.read(sum(map(len, pieces)))
+        return pieces
 
     def is_ready(self, handle: Handle, offset: int, size: int) -> bool:
         """Whether a read takes no longer than to copy the bytes."""
@@ -238,7 +252,9 @@ class Vfs:
     @_operation
     def create(self, parent: Node, name: bytes, mode: int, flags: int) -> Handle:
         """Make a file and open it (EROFS, EEXIST with O_EXCL, EBUSY when another mount writes)."""
-        return parent.view.create(parent, name, mode, flags)
+        handle = parent.view.create(parent, name, mode, flags)
+        self.stats.traffic.opened()
+        return handle
 
     @_operation
     def mknod(self, parent: Node, name: bytes, mode: int) -> Node:
@@ -302,7 +318,9 @@ class Vfs:
     @_operation
     def write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data` (ENOSPC, EBADF); returns its length."""
-        return handle.write(offset, data)
+        size = handle.write(offset, data)
+        self.stats.traffic.written(size)
+        return size
 
     @_operation
     def flush(self, handle: Handle) -> None:
@@ -322,6 +340,7 @@ class Vfs:
     @_operation
     def release(self, handle: Handle) -> None:
         """The last descriptor and mapping of an open file is gone."""
+        self.stats.traffic.closed()
         handle.release()
 
     # Extended attributes
