@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from shardfs import allocator
+
+LEAST_IN_FLIGHT: Final = 16 << 20  # bytes; the largest chunk can be decoded whatever the budget
+PATIENCE_S: Final = 2.0  # decoders take milliseconds; who holds memory for longer waits for a remote: others go on
+
+
+class AheadBytes(NamedTuple):
+    """What became of chunks that were loaded before anybody wanted them, in bytes of plaintext.
+
+    Attributes:
+        loaded: all of them.
+        used: of chunks that somebody wanted later, or while they were on their way.
+        wasted: of chunks that were given up unread.
+        waiting: of chunks that are in memory or on their way, and not wanted yet.
+    """
+
+    loaded: int
+    used: int
+    wasted: int
+    waiting: int
 
 
 class PlaintextMemory:
@@ -15,20 +39,30 @@ class PlaintextMemory:
         budget_bytes: most bytes that are kept.
         hits: how often `get` found something.
 
-    Bytes that are being read or decoded count against the budget too: what is kept makes room for them.
+    Bytes that are being read or decoded count against the budget too: what is kept makes room for them, and who wants
+    more than the whole budget at once waits.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, idle_s: float | None = None) -> None:
+        """Keep up to `budget_bytes`; after `idle_s` seconds without use (None: never) forget all of it."""
         self.budget_bytes = budget_bytes
+        self._idle_s = idle_s
         self._items: OrderedDict[bytes, bytes] = OrderedDict()
-        self._kept = 0
-        self._in_flight = 0
-        self._lock = threading.Lock()
+        self._early: dict[bytes, int] = {}  # loaded ahead and not wanted yet: their bytes
+        self._kept = self._in_flight = self._waiting = 0
+        self._loaded = self._used = self._wasted = 0
+        self._lock = threading.Condition(threading.Lock())
+        self._mine = threading.local()
+        self._used_at = 0.0
+        self._is_watched = False
         self.hits = 0
 
     def get(self, id_: bytes) -> bytes | None:
         """The plaintext of an id, or None."""
         with self._lock:
+            if self._early and (size := self._early.pop(id_, None)) is not None:
+                self._waiting -= size
+                self._used += size
             found = self._items.get(id_)
             if found is not None:
                 self._items.move_to_end(id_)
@@ -48,31 +82,101 @@ class PlaintextMemory:
             self._items[id_] = plaintext
             self._kept += size
             self._make_room()
+            self._used_at = time.monotonic()
+            if self._idle_s is not None and not self._is_watched:
+                self._is_watched = True
+                arguments = (weakref.ref(self), self._idle_s)
+                threading.Thread(target=_forget_when_idle, args=arguments, name="shardfs-idle", daemon=True).start()
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Count `size` bytes as in use for the block."""
+        """Count `size` bytes as in use for the block; it begins when there is room, after `PATIENCE_S` at the latest.
+
+        Blocks in blocks of the same thread begin at once: their memory is needed to free that of the outer one.
+        """
+        outer = getattr(self._mine, "depth", 0)
         with self._lock:
+            if not outer and not self._has_room(size):
+                self._lock.wait_for(lambda: self._has_room(size), PATIENCE_S)
             self._in_flight += size
             self._make_room()
+        self._mine.depth = outer + 1
         try:
             yield
         finally:
+            self._mine.depth = outer
             with self._lock:
                 self._in_flight -= size
+                self._lock.notify()
+
+    def expect(self, id_: bytes, size: int) -> None:
+        """A chunk is about to be loaded before anybody wants it; the next `get` of it makes it count as used."""
+        with self._lock:
+            if id_ not in self._early:
+                self._early[id_] = size
+                self._waiting += size
+                self._loaded += size
+
+    def give_up(self, id_: bytes) -> None:
+        """A chunk that was expected could not be loaded."""
+        with self._lock:
+            self._waste(id_)
+
+    def has_room_ahead(self, size: int) -> bool:
+        """Whether `size` more bytes may be loaded ahead: half of the budget stays with what is wanted now."""
+        return self._in_flight + self._waiting + size <= self.budget_bytes // 2
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._items.clear()
             self._kept = 0
+            for id_ in list(self._early):
+                self._waste(id_)
 
     @property
     def used_bytes(self) -> int:
         """Bytes kept and in flight."""
         return self._kept + self._in_flight
 
+    @property
+    def ahead_bytes(self) -> AheadBytes:
+        """What became of the chunks that were loaded ahead."""
+        return AheadBytes(self._loaded, self._used, self._wasted, self._waiting)
+
+    def _has_room(self, size: int) -> bool:
+        return not self._in_flight or self._in_flight + size <= max(self.budget_bytes, LEAST_IN_FLIGHT)
+
     def _make_room(self) -> None:
         while self._items and self._kept + self._in_flight > self.budget_bytes:
-            _, gone = self._items.popitem(last=False)
+            id_, gone = self._items.popitem(last=False)
             self._kept -= len(gone)
+            if self._early:
+                self._waste(id_)
+
+    def _waste(self, id_: bytes) -> None:
+        if (size := self._early.pop(id_, None)) is not None:
+            self._waiting -= size
+            self._wasted += size
+
+    def _idle_left_s(self) -> float:
+        """Seconds until all is forgotten if nothing happens; 0 when it has just been."""
+        with self._lock:
+            left = self._used_at + (self._idle_s or 0) - time.monotonic()
+            if left <= 0 and not self._in_flight:
+                self._is_watched = False
+                left = 0
+        if left:
+            return max(left, 0.1)
+        self.clear()
+        return 0
+
+
+def _forget_when_idle(memory: weakref.ref[PlaintextMemory], idle_s: float) -> None:
+    left = idle_s
+    while left:
+        time.sleep(left)
+        found = memory()
+        left = 0 if found is None else found._idle_left_s()
+        del found
+    allocator.give_back()

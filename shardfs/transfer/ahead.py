@@ -1,57 +1,103 @@
-"""Chunks that a sequential reader will want next, decoded while it copies the ones before."""
+"""Chunks that somebody will want soon, loaded in the background: what is wanted first comes first."""
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
+from itertools import count
 from typing import Final
 
 from shardfs.errors import ShardfsError
 from shardfs.formats.ids import ChunkId
 from shardfs.formats.manifest import ChunkRef
 
-WORKERS: Final = 2  # decoding releases the GIL; more threads than cores only take it from those who answer
-MAX_PENDING: Final = 16  # chunks of all readers; what does not fit is read when it is wanted
+DECODERS: Final = 2  # decoding releases the GIL; more threads than cores only take it from those who answer
+MAX_PENDING: Final = 512  # chunks of all readers; what does not fit is read when it is wanted
+_IDLE_S: Final = 5.0  # for which a thread waits for more
 
 
 class Ahead:
     """Loads chunks in the background. Safe to share between threads; close() once."""
 
-    def __init__(self, load: Callable[[ChunkId, int], bytes]) -> None:
-        """Use `load` to read; its result goes where the reader that wants it will look."""
+    def __init__(
+        self,
+        load: Callable[[ChunkRef], object],
+        has_room: Callable[[int], bool] = lambda _size: True,
+        threads: int = DECODERS,
+    ) -> None:
+        """Load with `load`; its result goes where the reader that wants it will look.
+
+        Args:
+            load: loads one chunk.
+            has_room: whether so many bytes may be loaded now. What has no room is read when it is wanted.
+            threads: most chunks that are loaded at once.
+        """
         self._load = load
-        self._queue: SimpleQueue[ChunkRef | None] = SimpleQueue()
-        self._pending: set[ChunkId] = set()
-        self._workers = 0
-        self._lock = threading.Lock()
+        self._has_room = has_room
+        self._most = threads
+        self._heap: list[tuple[int, int, ChunkRef]] = []
+        self._pending: dict[ChunkId, object] = {}  # not begun: for whom
+        self._order = count()
+        self._threads = self._waiting = 0
+        self._turn = threading.Condition(threading.Lock())
         self._closed = False
 
-    def want(self, chunks: Sequence[ChunkRef]) -> None:
-        """Start loading chunks that are not on their way yet; returns at once and never fails."""
-        for chunk in chunks:
-            with self._lock:
-                if self._closed or chunk.id in self._pending or len(self._pending) >= MAX_PENDING:
-                    continue
-                self._pending.add(chunk.id)
-                if self._workers < min(WORKERS, len(self._pending)):
-                    self._workers += 1
-                    # Daemons: a program that ends while a remote is silent does not wait for it.
-                    threading.Thread(target=self._work, name="shardfs-ahead", daemon=True).start()
-            self._queue.put(chunk)
+    def want(self, chunks: Sequence[ChunkRef], distance: int = 0, owner: object = None) -> None:
+        """Start loading chunks that are not queued yet; returns at once and never fails.
+
+        Args:
+            chunks: in the order in which they will be wanted.
+            distance: bytes between the reader and the first of them; the nearest ones of all readers are loaded first.
+            owner: for `cancel`.
+        """
+        with self._turn:
+            for chunk in chunks:
+                if self._closed or len(self._pending) >= MAX_PENDING:
+                    return
+                if chunk.id not in self._pending:
+                    self._pending[chunk.id] = owner
+                    heapq.heappush(self._heap, (distance, next(self._order), chunk))
+                    self._turn.notify()
+                    if len(self._pending) > self._waiting and self._threads < self._most:
+                        self._threads += 1
+                        # Daemons: a program that ends while a remote is silent does not wait for it.
+                        threading.Thread(target=self._work, name="shardfs-ahead", daemon=True).start()
+                distance += chunk.size
+
+    def cancel(self, owner: object) -> None:
+        """Forget what was wanted for `owner` and has not begun."""
+        with self._turn:
+            self._pending = {id_: other for id_, other in self._pending.items() if other is not owner}
 
     def close(self) -> None:
         """Start nothing more; what runs ends by itself."""
-        with self._lock:
+        with self._turn:
             self._closed = True
-        for _ in range(self._workers):
-            self._queue.put(None)
+            self._heap.clear()
+            self._pending.clear()
+            self._turn.notify_all()
 
     def _work(self) -> None:
-        while (chunk := self._queue.get()) is not None:
-            if not self._closed:
+        while (chunk := self._next()) is not None:
+            if self._has_room(chunk.size):
                 with suppress(ShardfsError):  # who really wants it gets the error
-                    self._load(chunk.id, chunk.size)
-            with self._lock:
-                self._pending.discard(chunk.id)
+                    self._load(chunk)
+
+    def _next(self) -> ChunkRef | None:
+        """The nearest chunk; None when there was none for a while, and the thread has to end."""
+        with self._turn:
+            while not self._closed:
+                while self._heap:
+                    _, _, chunk = heapq.heappop(self._heap)
+                    if chunk.id in self._pending:
+                        del self._pending[chunk.id]
+                        return chunk
+                self._waiting += 1
+                is_awake = self._turn.wait(_IDLE_S)
+                self._waiting -= 1
+                if not is_awake and not self._heap:
+                    break
+            self._threads -= 1
+            return None

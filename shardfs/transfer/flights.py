@@ -60,6 +60,10 @@ class Flights:
             # The other thread was interrupted (KeyboardInterrupt, MemoryError): that says nothing about the id.
         return self._lead(key, mine, work)
 
+    def runs(self, key: bytes) -> bool:
+        """Whether a thread fetches it now."""
+        return key in self._running
+
     def _lead(self, key: bytes, flight: _Flight, work: Callable[[], bytes]) -> bytes:
         try:
             flight.result = work()

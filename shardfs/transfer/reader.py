@@ -43,7 +43,7 @@ from shardfs.store import copies
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Location
 from shardfs.store.lost import Lost
-from shardfs.store.memory import PlaintextMemory
+from shardfs.store.memory import AheadBytes, PlaintextMemory
 from shardfs.store.store import Store
 from shardfs.transfer.ahead import Ahead
 from shardfs.transfer.flights import Flights
@@ -53,6 +53,8 @@ _log = logging.getLogger(__name__)
 
 RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
 _DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
+REQUESTS: Final = 16  # to remotes at once, for chunks that nobody waits for yet
+IDLE_S: Final = 20.0  # without reads, after which plaintext in memory is forgotten
 _MAX_REPORTED: Final = 10_000  # damaged copies that are remembered, so that each is reported once
 
 
@@ -190,9 +192,28 @@ class Reader:
         """Whether the plaintext of a chunk is in memory."""
         return self._memory.holds(id_)
 
-    def ahead(self, chunks: Sequence[ChunkRef]) -> None:
-        """Start reading chunks that will be wanted soon; returns at once."""
-        self._ahead.want([chunk for chunk in chunks if not self._memory.holds(chunk.id)])
+    def ahead(self, chunks: Sequence[ChunkRef], distance: int = 0, owner: object = None) -> None:
+        """Start decoding chunks that will be wanted soon; returns at once. Arguments as `Ahead.want`."""
+        self._ahead.want([chunk for chunk in chunks if not self._memory.holds(chunk.id)], distance, owner)
+
+    def far(self, chunks: Sequence[ChunkRef]) -> list[ChunkRef]:
+        """Those of some chunks that only a remote has; nobody is asked for that."""
+        here = self._store.index.has((chunk.id for chunk in chunks), local=True)
+        cache = self._cache
+        return [
+            chunk
+            for chunk in chunks
+            if chunk.id not in here and not self._memory.holds(chunk.id) and not (cache and cache.contains(chunk.id))
+        ]
+
+    def bring(self, chunks: Sequence[ChunkRef], distance: int = 0, owner: object = None) -> None:
+        """Start fetching what `far` named; returns at once. Arguments as `Ahead.want`."""
+        self._fetching.want(chunks, distance, owner)
+
+    def cancel(self, owner: object) -> None:
+        """Forget what was wanted ahead for `owner` and has not begun."""
+        self._ahead.cancel(owner)
+        self._fetching.cancel(owner)
 
     def remember(self, id_: ChunkId, plaintext: bytes | memoryview) -> None:
         """Keep the plaintext of a chunk in the cache, because to decode it takes long."""
@@ -235,10 +256,28 @@ class Reader:
             self._memory.used_bytes,
         )
 
+    @property
+    def ahead_bytes(self) -> AheadBytes:
+        """What became of the chunks that were loaded ahead."""
+        return self._memory.ahead_bytes
+
     def close(self) -> None:
         """Read nothing ahead any more and forget the plaintext in memory."""
         self._ahead.close()
+        self._fetching.close()
         self._memory.clear()
+
+    def _load_early(self, chunk: ChunkRef) -> None:
+        """Have a chunk in memory that nobody wants yet."""
+        if self._memory.holds(chunk.id) or self._flights.runs(chunk.id):
+            return
+        self._memory.expect(chunk.id, chunk.size)
+        search = _Search(Kind.CHUNK, chunk.id, chunk.size)
+        try:
+            self._flights.run(chunk.id, lambda: self._load(search), self._deadline_s)
+        except ShardfsError:
+            self._memory.give_up(chunk.id)
+            raise
 
     # Copies in their order
 
@@ -471,9 +510,10 @@ class Reader:
         self._guard = threading.Lock()
         self._relearning = threading.Lock()
         self._relearned: dict[str, float] = {}  # when the packs of a remote were learned, by its name
-        self._memory = PlaintextMemory(self._budget_bytes)
+        self._memory = PlaintextMemory(self._budget_bytes, IDLE_S)
         self._flights = Flights()
-        self._ahead = Ahead(self.chunk)
+        self._ahead = Ahead(self._load_early, self._memory.has_room_ahead)
+        self._fetching = Ahead(self._load_early, self._memory.has_room_ahead, REQUESTS)
         self._ranges = RangeReader(self._store, self._cache, self._deadline_s)
 
 

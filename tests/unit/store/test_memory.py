@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from shardfs.store.memory import PlaintextMemory
+import gc
+import threading
+import time
+import weakref
+
+from shardfs.store.memory import LEAST_IN_FLIGHT, PlaintextMemory
 
 
 def test_least_recently_used_goes_first() -> None:
@@ -30,3 +35,63 @@ def test_more_than_the_budget_is_not_kept() -> None:
     memory.put(b"a", bytes(6))
     assert memory.get(b"a") is None
     assert memory.used_bytes == 0
+
+
+def test_who_wants_more_than_the_budget_waits_for_those_before() -> None:
+    memory = PlaintextMemory(LEAST_IN_FLIGHT)
+    begun, order = threading.Event(), []
+
+    def second() -> None:
+        begun.set()
+        with memory.reserve(LEAST_IN_FLIGHT):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with memory.reserve(1):
+        thread.start()
+        begun.wait(10)
+        with memory.reserve(LEAST_IN_FLIGHT):  # of the same thread: its bases
+            order.append("base")
+        time.sleep(0.05)
+        order.append("first")
+    thread.join(10)
+    assert order == ["base", "first", "second"]
+
+
+def test_it_tells_what_was_loaded_ahead_for_nothing() -> None:
+    memory = PlaintextMemory(30)
+    for name in (b"a", b"b", b"c"):
+        memory.expect(name, 10)
+        memory.put(name, bytes(10))
+    assert not memory.has_room_ahead(1)  # half of the budget is for what is wanted now
+    memory.get(b"b")
+    memory.get(b"b")
+    assert memory.ahead_bytes == (30, 10, 0, 20)
+    memory.put(b"d", bytes(20))
+    assert memory.ahead_bytes == (30, 10, 20, 0)
+    memory.expect(b"e", 10)
+    memory.give_up(b"e")
+    assert memory.ahead_bytes == (40, 10, 30, 0)
+    assert memory.has_room_ahead(15)
+
+
+def test_what_nobody_uses_any_more_is_forgotten() -> None:
+    memory = PlaintextMemory(30, idle_s=0.1)
+    memory.put(b"a", bytes(10))
+    deadline = time.monotonic() + 10
+    while memory.used_bytes and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert memory.used_bytes == 0
+    memory.put(b"b", bytes(10))  # and it goes on to be watched
+    while memory.used_bytes and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert memory.used_bytes == 0
+
+
+def test_the_watch_does_not_keep_it_alive() -> None:
+    memory = PlaintextMemory(30, idle_s=60)
+    memory.put(b"a", bytes(10))
+    seen = weakref.ref(memory)
+    del memory
+    gc.collect()
+    assert seen() is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from shardfs.errors import ChunkNotFoundError
 from shardfs.formats.ids import ChunkId, chunk_id
@@ -54,43 +56,82 @@ def test_whole_files_are_read_ahead_and_in_order() -> None:
     assert asked[:AHEAD_CHUNKS] == REFS[1 : 1 + AHEAD_CHUNKS]
 
 
+def _until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 def test_each_chunk_is_loaded_once_and_failures_are_kept_quiet() -> None:
     loaded: list[bytes] = []
-    done = threading.Event()
 
-    def load(id_: ChunkId, size: int) -> bytes:
-        del size
-        loaded.append(id_)
-        if len(loaded) == 3:
-            done.set()
+    def load(chunk: ChunkRef) -> bytes:
+        loaded.append(chunk.id)
         raise ChunkNotFoundError
 
     ahead = Ahead(load)
     ahead.want(REFS[:3])
-    assert done.wait(10)
+    assert _until(lambda: len(loaded) == 3)
     ahead.close()
     assert sorted(loaded) == sorted(ref.id for ref in REFS[:3])
 
 
+class Gate:
+    """Loads nothing until it is opened; the first chunk keeps the only thread."""
+
+    def __init__(self, has_room: Callable[[int], bool] = lambda _size: True) -> None:
+        self.loaded: list[ChunkRef] = []
+        self._open = threading.Event()
+        self._begun = threading.Event()
+        self.ahead = Ahead(self._load, has_room, threads=1)
+        self.ahead.want(REFS[:1])
+        assert self._begun.wait(10)
+
+    def _load(self, chunk: ChunkRef) -> None:
+        self._begun.set()
+        self._open.wait(10)
+        self.loaded.append(chunk)
+
+    def pass_through(self, count: int) -> list[int]:
+        """Open; which chunks came after the first, by number."""
+        self._open.set()
+        assert _until(lambda: len(self.loaded) == 1 + count)
+        self.ahead.close()
+        return [REFS.index(chunk) for chunk in self.loaded[1:]]
+
+
+def test_the_nearest_chunk_of_all_readers_comes_first() -> None:
+    gate = Gate()
+    gate.ahead.want(REFS[10:13], distance=5)
+    gate.ahead.want(REFS[20:23])
+    assert gate.pass_through(6) == [20, 10, 21, 11, 22, 12]
+
+
+def test_what_nobody_waits_for_any_more_is_not_loaded() -> None:
+    gate = Gate()
+    gate.ahead.want(REFS[10:20], owner="left")
+    gate.ahead.want(REFS[20:22], distance=1000, owner="stayed")
+    gate.ahead.cancel("left")
+    assert gate.pass_through(2) == [20, 21]
+
+
 def test_a_full_queue_drops_what_does_not_fit() -> None:
-    gate = threading.Event()
-    loaded: list[bytes] = []
+    many = [ChunkRef(chunk_id(b"%d" % n), 10) for n in range(2 * MAX_PENDING)]
+    gate = Gate()
+    gate.ahead.want(many)
+    gate.ahead.want([REFS[5]])
+    gate._open.set()
+    assert _until(lambda: len(gate.loaded) == 1 + MAX_PENDING)
+    gate.ahead.want([REFS[6]])
+    assert _until(lambda: len(gate.loaded) == 2 + MAX_PENDING)
+    gate.ahead.close()
+    assert gate.loaded[-1] == REFS[6]
 
-    def load(id_: ChunkId, size: int) -> bytes:
-        del size
-        gate.wait(10)
-        loaded.append(id_)
-        return b""
 
-    ahead = Ahead(load)
-    ahead.want(REFS)
-    ahead.want(REFS[:5])
-    last = REFS[MAX_PENDING - 1].id
-    gate.set()
-    for _ in range(1000):
-        if last in loaded:
-            break
-        threading.Event().wait(0.01)
-    ahead.close()
-    assert len(loaded) <= MAX_PENDING
-    assert len(set(loaded)) == len(loaded)
+def test_what_has_no_room_is_left_to_who_wants_it() -> None:
+    gate = Gate(has_room=lambda size: size < 20)
+    gate.ahead.want([ChunkRef(REFS[7].id, 20), REFS[8]])
+    assert gate.pass_through(1) == [8]
