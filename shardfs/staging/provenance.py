@@ -48,10 +48,13 @@ def _git(directory: Path, *arguments: str) -> str | None:
 
 
 def model_summary(models: Mapping[str, Media]) -> dict[str, Any]:
-    """Totals over the recognised files that changed in a commit, and each of them by path."""
+    """Totals over the recognised files that changed in a commit, and each of them by path.
+
+    Bytes of a path that are not UTF-8 become backslash escapes: a commit is JSON, which has no place for them.
+    """
     listed = dict(sorted(models.items())[:MAX_MODELS])
     return {
-        "files": {path: media.to_json() for path, media in listed.items()},
+        "files": {os.fsencode(path).decode("utf-8", "backslashreplace"): m.to_json() for path, m in listed.items()},
         "count": len(models),
         "tensors": sum(media.tensors or 0 for media in models.values()),
         "parameters": sum(media.parameters or 0 for media in models.values()),

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+import shardfs
 from shardfs.errors import PathNotFoundError, StoreError
 from shardfs.formats.manifest import Media
 from shardfs.staging import provenance
 from shardfs.staging.provenance import code_version, dataset_digest, model_summary
+from tests.weights import model, save
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -71,6 +73,16 @@ def test_models_are_counted_and_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         "parameters": 300,
         "files": {name: {"format": "safetensors", "framework": "pt", "tensors": 2, "parameters": 100} for name in "ab"},
     }
+
+
+def test_a_model_with_a_name_that_is_not_utf8_is_committed(tmp_path: Path) -> None:
+    with shardfs.init(tmp_path) as repo:
+        file = tmp_path / "caf\udce9" / "model.safetensors"
+        save(file, model(rows=1))
+        repo.add([file])
+        repo.commit("a name of Latin-1")
+        [name] = repo.commit_of("HEAD")[1].auto["models"]["files"]
+    assert name == "caf\\xe9/model.safetensors"
 
 
 def test_the_digest_of_a_file_is_b3sum(tmp_path: Path) -> None:
