@@ -24,6 +24,7 @@ KEYS: Final[Mapping[str, str]] = {
     "cache.dir": "cache_dir",
     "cache.size": "cache_size",
     "cache.min_free": "cache_min_free",
+    "cache.files": "cache_files",
     "memory.budget": "memory_budget",
     "remote.deadline": "deadline_s",
     "lock.wait": "lock_wait_s",
@@ -46,6 +47,7 @@ class Settings:
     cache_dir: Path
     cache_size: int = 10 << 30
     cache_min_free: int = 2 << 30
+    cache_files: bool = True
     memory_budget: int = 256 << 20
     deadline_s: float = 30.0
     lock_wait_s: float = 120.0
@@ -155,6 +157,8 @@ def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> 
     for name, place in seconds.items():
         if (found := value(*place)) is not None:
             changes[name] = _seconds(found, place[2])
+    if (found := value("cache", "files", "SHARDFS_CACHE_FILES")) is not None:
+        changes["cache_files"] = _switch(found, "cache.files")
     if (found := value("store", "chain_depth", "SHARDFS_CHAIN_DEPTH")) is not None:
         changes["chain_depth"] = _depth(found)
     cache_dir = _text(value("cache", "dir", "SHARDFS_CACHE_DIR"), "cache.dir")
@@ -182,6 +186,14 @@ def _seconds(value: object, name: str) -> float:
         msg = f"{name}: not a number of seconds: {value!r}"
         raise UsageError(msg)
     return number
+
+
+def _switch(value: object, key: str) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        msg = f"{key}: not true or false: {value!r}"
+        raise UsageError(msg)
+    return text == "true"
 
 
 def _depth(value: object) -> int:

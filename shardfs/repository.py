@@ -213,9 +213,20 @@ class Repository(Wiring):
         """Random access to the content of a file of a commit."""
         return FileReader(entry, self.objects, self.reader, self.reader.ahead, self.reader.holds)
 
-    def open_once(self, entry: FileEntry) -> FileReader:
-        """The content of a file that is read from front to back: few of its chunks stay in memory."""
-        return FileReader(entry, self.objects, self.chunks, self.chunks.ahead)
+    def plain_file(self, entry: FileEntry) -> int | None:
+        """A new descriptor, which the caller closes, of a checked plain file with the content of a file of a commit.
+
+        None when there is none; one that this process has not checked yet is then checked in the background.
+        """
+        return self._tier.plain_file(entry)
+
+    def plain_path(self, entry: FileEntry) -> Path | None:
+        """Where that plain file is; it may be evicted at any time, unless it is pinned."""
+        return self._tier.path(entry)
+
+    def note_read(self, entry: FileEntry, size: int) -> None:
+        """Count bytes of a file that were served; after twice its size a plain file is made in the background."""
+        self._tier.note_read(entry, size)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
@@ -454,7 +465,11 @@ class Repository(Wiring):
 
     def stats_snapshot(self) -> dict[str, Any]:
         """Cheap counters of this process and store, for `.shardfs/stats.json`."""
-        return {"packs": self.store.index.totals(), "reader": self.reader.counters()}
+        return {
+            "packs": self.store.index.totals(),
+            "reader": self.reader.counters(),
+            "plain_files": self._tier.counters(),
+        }
 
     def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:
         """Check every pack, object, chunk and ref; finds everything, mends nothing.

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Final, Self
 from shardfs import config, discovery
 from shardfs.config import Settings
 from shardfs.errors import ReadOnlyError, RefNotFoundError
+from shardfs.formats.tree import FileEntry
+from shardfs.history.content import FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.versions import VersionList
 from shardfs.staging.area import Area
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
+from shardfs.transfer.tier import Tier
 
 if TYPE_CHECKING:
     from shardfs.remotes.base import Remote
@@ -71,6 +74,11 @@ class Wiring:
             deadline_s=self.settings.deadline_s,
         )
         self.objects = Objects(self.reader)
+        self._tier = Tier(
+            self._cache.files,
+            self.open_once,
+            limit_bytes=self.settings.cache_size if self.settings.cache_files else 0,
+        )
 
     def close(self) -> None:
         """Release files, connections and locks."""
@@ -79,6 +87,7 @@ class Wiring:
                 area.close()
             for remote in self._remotes.values():
                 remote.close()
+            self._tier.close()
             self.reader.close()
             self.chunks.close()
             self._cache.close()
@@ -110,6 +119,10 @@ class Wiring:
                     raise RefNotFoundError(msg)
                 self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
             return self._remotes[name]
+
+    def open_once(self, entry: FileEntry) -> FileReader:
+        """The content of a file that is read from front to back: few of its chunks stay in memory."""
+        return FileReader(entry, self.objects, self.chunks, self.chunks.ahead)
 
     def _learn_packs(self, remote: str) -> None:
         from shardfs.transfer import fetch

@@ -70,6 +70,8 @@ class MemorySource:
         self.remote_refs: dict[str, CommitId] = {}
         self.head_value = Head(BRANCHES + "main")
         self.refreshed = 0
+        self.plain: dict[bytes, Path] = {}  # plain files by id of their content
+        self.served: list[tuple[FileEntry, int]] = []
         self._areas: dict[str, Area] = {}
         self._clock = itertools.count(1)
         (store_path / "info").mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,16 @@ class MemorySource:
 
     def open_entry(self, entry: FileEntry, /) -> Content:
         return self.store.open_content(entry)
+
+    def plain_file(self, entry: FileEntry, /) -> int | None:
+        path = self.plain_path(entry)
+        return None if path is None else os.open(path, os.O_RDONLY)
+
+    def plain_path(self, entry: FileEntry, /) -> Path | None:
+        return self.plain.get(entry.manifest or entry.chunk or b"")
+
+    def note_read(self, entry: FileEntry, size: int, /) -> None:
+        self.served.append((entry, size))
 
     def file_facts(self, _entry: FileEntry, /) -> Facts:
         return Facts()

@@ -6,6 +6,7 @@ They are hidden from listings, so that cp and rsync do not copy them.
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
 from shardfs.errors import FsError
@@ -18,7 +19,7 @@ _OF_CONTENT: Final = frozenset((b"chunks", b"cached", b"stored", b"ratio", b"cod
 
 
 def magic_xattr(source: Source, name: bytes, entry: TreeEntry | None, commit: CommitId | None) -> bytes:
-    """The value of one magic attribute, ASCII text without a newline.
+    """The value of one magic attribute, ASCII text without a newline; that of `realpath` is a path.
 
     Args:
         source: the repository.
@@ -37,6 +38,8 @@ def magic_xattr(source: Source, name: bytes, entry: TreeEntry | None, commit: Co
     if isinstance(entry, FileEntry):
         if key == b"manifest" and (id_ := entry.manifest or entry.chunk):
             return id_.hex().encode()
+        if key == b"realpath" and (path := source.plain_path(entry)) is not None:
+            return os.fsencode(path)
         if key in _OF_CONTENT:
             return _of_content(key, entry, source.file_facts(entry))
     raise FsError(errno.ENODATA)

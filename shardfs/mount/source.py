@@ -133,6 +133,18 @@ class Source(Protocol):
         """Random access to a file of a commit."""
         ...
 
+    def plain_file(self, entry: FileEntry, /) -> int | None:
+        """A new descriptor of a checked plain file with the content of a file of a commit; None when there is none."""
+        ...
+
+    def plain_path(self, entry: FileEntry, /) -> Path | None:
+        """Where that plain file is."""
+        ...
+
+    def note_read(self, entry: FileEntry, size: int, /) -> None:
+        """Bytes of a file were served."""
+        ...
+
     def file_facts(self, entry: FileEntry, /) -> FileFacts:
         """How a file is stored, from the index alone."""
         ...

@@ -1,4 +1,4 @@
-"""Payloads fetched from remotes, kept on this machine as long as there is room.
+"""Payloads fetched from remotes, and whole plain files, kept on this machine as long as there is room.
 
 Spec: docs/design/format/cache.md. Losing the cache loses nothing, so nothing here raises: a disk
 that is full, broken, read-only or gone means that `get` finds nothing and `put` keeps nothing. All
@@ -8,7 +8,6 @@ verifies it and calls `discard` if it is bad.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -16,13 +15,16 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from shardfs.formats.ids import split_ids
-from shardfs.store.cache_index import CacheIndex, WrongTypesError
+from shardfs.store import cache_folder, plain_files
+from shardfs.store.cache_index import CacheIndex, Change, FileRow, Item, WrongTypesError
+from shardfs.store.pins import Pins
+from shardfs.store.plain_files import PlainFiles
 from shardfs.store.segments import (
     HEADER_SIZE,
     MAX_PAYLOAD_SIZE,
@@ -35,13 +37,11 @@ from shardfs.store.segments import (
 
 _log = logging.getLogger(__name__)
 
-_VERSION_FOLDER: Final = "v2"
 _SEGMENT_SIZE: Final = 64 << 20  # bytes
 _MIN_SEGMENTS: Final = 16  # a small cache has smaller segments, so that eviction stays selective
 _TOUCH_INTERVAL_S: Final = 10.0  # how late other processes may see that a segment is in use
 # After a failure: a broken disk then costs one attempt now and then, not one per read.
 _PAUSE_S: Final = 5.0
-_LOCK_TIMEOUT_S: Final = 2.0
 
 # A flipped bit in the header makes a database read-only; on a disk that really is, throwing it away fails.
 _DAMAGED: Final = frozenset(
@@ -75,6 +75,8 @@ class CacheStats(NamedTuple):
         records: number of payloads.
         stored_bytes: bytes of payloads.
         segments: number of segment files.
+        files: number of whole plain files.
+        file_bytes: their bytes.
         reserved_bytes: bytes counted against the limit; at most `limit_bytes`.
         limit_bytes: the hard limit.
         hits: payloads found by this process.
@@ -84,13 +86,15 @@ class CacheStats(NamedTuple):
     records: int
     stored_bytes: int
     segments: int
+    files: int
+    file_bytes: int
     reserved_bytes: int
     limit_bytes: int
     hits: int
     misses: int
 
 
-class _Live:
+class Live:
     """Everything that belongs to one incarnation of the directory."""
 
     def __init__(self, folder: Path, index: CacheIndex) -> None:
@@ -98,6 +102,7 @@ class _Live:
         self.index = index
         self.writer: SegmentWriter | None = None
         self.used: dict[int, int] = {}  # segments used since the last flush -> nanoseconds
+        self.used_files: dict[bytes, int] = {}  # plain files, likewise
         self.flushed_at = time.monotonic()
 
 
@@ -107,16 +112,20 @@ def _disk_free_bytes(folder: Path) -> int:
 
 
 class Cache:
-    """A bounded cache of encoded payloads.
+    """A bounded cache of encoded payloads and of plain files.
 
     Safe for any number of threads and processes; no method raises.
 
     Args:
         directory: made with mode 0700 when missing; one that belongs to another user is not used.
-        limit_bytes: most bytes that segments and index may take on disk.
+        limit_bytes: most bytes that segments, plain files and index may take on disk.
         free_floor_bytes: least bytes that the file system must have free after a put.
         free_bytes: tells the free bytes of a file system; for tests.
         pause_s: seconds without puts after a failure.
+
+    Attributes:
+        files: the plain files.
+        pins: which plain files stay.
     """
 
     def __init__(
@@ -129,6 +138,8 @@ class Cache:
         pause_s: float = _PAUSE_S,
     ) -> None:
         self.directory = Path(directory)
+        self.files = PlainFiles(self)
+        self.pins = Pins(self.directory)
         self.limit_bytes = limit_bytes
         self.free_floor_bytes = free_floor_bytes
         self.segment_bytes = max(1, min(_SEGMENT_SIZE, limit_bytes // _MIN_SEGMENTS))
@@ -138,7 +149,7 @@ class Cache:
         self._closed_until = 0.0  # everything, after the directory could not be opened
         self._reported: set[tuple[type, object]] = set()
         self._lock = threading.Lock()
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._hits = self._misses = 0
         _instances.add(self)
 
@@ -147,11 +158,11 @@ class Cache:
         """A cache whose directory exists, if it can be made at all, and is within its limit."""
         cache = cls(directory, limit_bytes=limit_bytes, free_floor_bytes=free_floor_bytes)
         try:
-            live = cache._current()
+            live = cache.current()
             room = limit_bytes - live.index.file_size()
             cache._give_up(live, lambda left: left <= room)
         except _FAILURES as error:
-            cache._failed("opening", error)
+            cache.failed("opening", error)
         return cache
 
     def get(self, ident: bytes) -> CachedPayload | None:
@@ -162,7 +173,7 @@ class Cache:
         try:
             found = self._get(ident)
         except _FAILURES as error:
-            self._failed("reading", error)
+            self.failed("reading", error)
             found = None
         if found is None:
             self._misses += 1
@@ -172,12 +183,12 @@ class Cache:
 
     def put(self, ident: bytes, codec: int, raw_size: int, bases: tuple[bytes, ...], payload: Buffer) -> None:
         """Keep a payload if there is room; what was used least recently makes room."""
-        if time.monotonic() < self._paused_until:
+        if self.is_paused():
             return
         try:
             self._put(ident, Record(0, 0, len(payload), raw_size, codec, b"".join(bases)), payload)
         except _FAILURES as error:
-            self._failed("writing", error)
+            self.failed("writing", error)
 
     def contains(self, ident: bytes) -> bool:
         """Whether a payload is remembered; `get` may still find it damaged."""
@@ -186,29 +197,54 @@ class Cache:
     def bases(self, ident: bytes) -> tuple[bytes, ...] | None:
         """Ids of the chunks that a remembered payload needs to decode; None when it is not remembered."""
         try:
-            record = self._current().index.find(ident)
+            record = self.current().index.find(ident)
         except _FAILURES as error:
-            self._failed("reading", error)
+            self.failed("reading", error)
             return None
         return None if record is None else split_ids(record.bases)
 
     def discard(self, ident: bytes) -> None:
         """Forget a payload, because it turned out to be damaged."""
         try:
-            self._current().index.delete(ident)
+            self.current().index.delete(ident)
         except _FAILURES as error:
-            self._failed("writing", error)
+            self.failed("writing", error)
+
+    def evict(self, ids: Iterable[bytes]) -> int:
+        """Forget payloads, and delete the segments that are empty then; returns the bytes that this freed."""
+        try:
+            live = self.current()
+            with live.index.changing() as change:
+                empty = change.forget(ids)
+                return sum(self._drop(live, change, item) for item in empty)
+        except _FAILURES as error:
+            self.failed("writing", error)
+            return 0
+
+    def clear(self, *, pinned: bool = False) -> int:
+        """Delete all payloads and plain files but those that are being written; returns the bytes that this freed.
+
+        Args:
+            pinned: also what is pinned.
+        """
+        try:
+            live = self.current()
+            before = live.index.reserved()
+            self._give_up(live, lambda _: False, pinned={} if pinned else None)
+            return before - live.index.reserved()
+        except _FAILURES as error:
+            self.failed("writing", error)
+            return 0
 
     def stats(self) -> CacheStats:
         """Sizes and counts; zeros when the cache cannot be used."""
-        totals, reserved = (0, 0, 0), 0
+        totals, reserved = (0, 0, 0, 0, 0), 0
         try:
-            index = self._current().index
+            index = self.current().index
             totals, reserved = index.totals(), index.reserved() + index.file_size()
         except _FAILURES as error:
-            self._failed("reading", error)
-        records, stored, segments = totals
-        return CacheStats(records, stored, segments, reserved, self.limit_bytes, self._hits, self._misses)
+            self.failed("reading", error)
+        return CacheStats(*totals, reserved, self.limit_bytes, self._hits, self._misses)
 
     def close(self) -> None:
         """Let go of all files. A later call opens them again."""
@@ -224,7 +260,7 @@ class Cache:
     # Reading
 
     def _get(self, ident: bytes) -> CachedPayload | None:
-        live = self._current()
+        live = self.current()
         record = live.index.find(ident)
         if record is None:
             return None
@@ -233,18 +269,29 @@ class Cache:
             live.index.delete(ident)
             return None
         live.used[record.segment] = time.time_ns()
-        if time.monotonic() - live.flushed_at > _TOUCH_INTERVAL_S:
-            # Costs eviction a little accuracy, not the reader its payload.
-            with suppress(sqlite3.Error):
-                self._flush(live)
+        self._flush_now_and_then(live)
         return CachedPayload(record.codec, record.raw_size, split_ids(record.bases), payload)
 
-    def _flush(self, live: _Live) -> None:
+    def use_file(self, id_: bytes) -> None:
+        """Note that a plain file is used."""
+        live = self._live
+        if live is not None:
+            live.used_files[id_] = time.time_ns()
+            self._flush_now_and_then(live)
+
+    def _flush_now_and_then(self, live: Live) -> None:
+        if time.monotonic() - live.flushed_at > _TOUCH_INTERVAL_S:
+            # Costs eviction a little accuracy, not the reader its bytes.
+            with suppress(sqlite3.Error):
+                self._flush(live)
+
+    def _flush(self, live: Live) -> None:
         """Tell other processes which segments were used here."""
         live.flushed_at = time.monotonic()
         used, live.used = live.used, {}
-        if used:
-            live.index.touch(list(used.items()))
+        files, live.used_files = live.used_files, {}
+        if used or files:
+            live.index.touch(list(used.items()), list(files.items()))
 
     # Writing
 
@@ -252,8 +299,8 @@ class Cache:
         size = HEADER_SIZE + shape.stored_size
         if shape.stored_size > MAX_PAYLOAD_SIZE or size > self.limit_bytes:
             return
-        live = self._current()
-        if live.index.find(ident) is not None or not self._keep_floor(live, size):
+        live = self.current()
+        if live.index.find(ident) is not None or not self.keep_floor(live, size):
             return
         reserved = self._reserve(live, shape.stored_size)
         if reserved is None:
@@ -266,7 +313,7 @@ class Cache:
             with self._lock:
                 live.writer = None
 
-    def _reserve(self, live: _Live, payload_size: int) -> tuple[SegmentWriter, int] | None:
+    def _reserve(self, live: Live, payload_size: int) -> tuple[SegmentWriter, int] | None:
         """Room for a record in the segment that this process appends to, which may be a new one."""
         with self._lock:
             if live.writer is not None:
@@ -282,7 +329,7 @@ class Cache:
             offset = live.writer.reserve(payload_size)
             return None if offset is None else (live.writer, offset)
 
-    def _adopt(self, live: _Live, payload_size: int) -> SegmentWriter | None:
+    def _adopt(self, live: Live, payload_size: int) -> SegmentWriter | None:
         """A segment that a process left unfinished: many short-lived ones fill one file."""
         for segment, reserved in live.index.unfinished(limit=8):
             writer = SegmentWriter.adopt(live.folder, segment, reserved)
@@ -290,17 +337,26 @@ class Cache:
                 return writer
         return None
 
-    def _create(self, live: _Live, reserved: int) -> SegmentWriter | None:
+    def _create(self, live: Live, reserved: int) -> SegmentWriter | None:
         """A new segment, after others made room for it; None when the limit is too small."""
         room = self.limit_bytes - live.index.file_size() - reserved
         if room < 0:
             return None
         segment = secrets.randbits(62)
-        self._give_up(live, lambda left: left <= room, (segment, reserved, time.time_ns()))
+        self._flush(live)
+        pinned = self.pins.ids()
+        with live.index.changing() as change:
+            if not self.make_room(live, change, lambda left: left <= room, pinned):
+                return None
+            change.add_segment(segment, reserved, time.time_ns())
         return SegmentWriter.create(live.folder, segment, reserved)
 
-    def _keep_floor(self, live: _Live, size: int) -> bool:
-        """Whether the disk has `size` bytes above the floor, after giving up segments if need be."""
+    def keep_floor(self, live: Live, size: int) -> bool:
+        """Whether the disk has `size` bytes above the floor, after giving up what was used least recently if need be.
+
+        Raises:
+            OSError, sqlite3.Error: by the disk.
+        """
         needed = self.free_floor_bytes + size
         if self._free_bytes(live.folder) >= needed:
             return True
@@ -312,19 +368,54 @@ class Cache:
         self._pause()
         return False
 
-    def _give_up(
-        self,
-        live: _Live,
-        enough: Callable[[int], bool],
-        add: tuple[int, int, int] | None = None,
-    ) -> None:
+    def _give_up(self, live: Live, enough: Callable[[int], bool], *, pinned: Container[bytes] | None = None) -> None:
+        """Give up items until it is enough or none is left that may go; without `pinned` the pins say which."""
         self._flush(live)
-        gone = live.index.give_up(enough, lambda number: remove_segment(live.folder, number), add)
-        _log.debug("cache %s gave up %d segments", self.directory, len(gone))
+        kept = self.pins.ids() if pinned is None else pinned
+        with live.index.changing() as change:
+            self._drop_oldest(live, change, change.items(), enough, kept)
+
+    def make_room(self, live: Live, change: Change, enough: Callable[[int], bool], pinned: Container[bytes]) -> bool:
+        """Give up segments and plain files, least recently used first, until `enough(bytes left)`.
+
+        Returns:
+            False, with nothing given up, when it would not be enough if all went that may.
+
+        Raises:
+            OSError, sqlite3.Error: by the disk.
+        """
+        items = change.items()
+        staying = sum(item.reserved for item in items if plain_files.stays(live.folder, pinned, item))
+        return enough(staying) and self._drop_oldest(live, change, items, enough, pinned)
+
+    def _drop_oldest(
+        self, live: Live, change: Change, items: list[Item], enough: Callable[[int], bool], pinned: Container[bytes]
+    ) -> bool:
+        left = sum(item.reserved for item in items)
+        for item in items:
+            if enough(left):
+                return True
+            if not plain_files.stays(live.folder, pinned, item):
+                left -= self._drop(live, change, item)
+        return enough(left)
+
+    def _drop(self, live: Live, change: Change, item: Item) -> int:
+        """Delete a file, then its row.
+
+        After a crash in between, reads of it are misses and the next call finishes the work. The other order would
+        leave files that nobody counts.
+        """
+        if isinstance(item.what, FileRow):
+            plain_files.remove_file(live.folder, item.what)
+            self.files.evicted += 1
+        else:
+            remove_segment(live.folder, item.what)
+        change.drop(item.what)
+        return item.reserved
 
     # Opening, failing, starting over
 
-    def _current(self) -> _Live:
+    def current(self) -> Live:
         """The incarnation of the directory that is on disk now.
 
         Raises:
@@ -338,28 +429,29 @@ class Cache:
                 self._live = self._reopen()
             return self._live
 
-    def _reopen(self) -> _Live:
+    def _reopen(self) -> Live:
         if time.monotonic() < self._closed_until:
             msg = "the cache could not be opened a moment ago"
             raise BlockingIOError(msg)
-        folder = self.directory / _VERSION_FOLDER
+        folder = self.directory / cache_folder.VERSION
         try:
-            _make_private(self.directory)
+            cache_folder.make_private(self.directory)
+            cache_folder.remove_old_versions(self.directory)
             folder.mkdir(mode=0o700, exist_ok=True)
-            with _folder_lock(folder):
+            with cache_folder.lock(folder):
                 try:
-                    index = CacheIndex(folder / "cache.sqlite")
+                    index = cache_folder.open_index(folder)
                 except _FAILURES as error:
                     if not _is_damage(error):
                         raise
-                    _wipe(folder)
-                    index = CacheIndex(folder / "cache.sqlite")
+                    cache_folder.wipe(folder)
+                    index = cache_folder.open_index(folder)
         except _FAILURES:
             self._closed_until = time.monotonic() + self._pause_s
             raise
-        return _Live(folder, index)
+        return Live(folder, index)
 
-    def _failed(self, doing: str, error: Exception) -> None:
+    def failed(self, doing: str, error: Exception) -> None:
         """Note a failure: start over when the index is damaged, pause puts else."""
         self._report(doing, error)
         if _is_damage(error):
@@ -373,9 +465,13 @@ class Cache:
         with self._lock:
             live, self._live = self._live, None
             if live is not None:
-                with _folder_lock(live.folder):
+                with cache_folder.lock(live.folder):
                     if live.index.is_current():
-                        _wipe(live.folder)
+                        cache_folder.wipe(live.folder)
+
+    def is_paused(self) -> bool:
+        """Whether nothing is written for now, after a failure."""
+        return time.monotonic() < self._paused_until
 
     def _pause(self) -> None:
         self._paused_until = time.monotonic() + self._pause_s
@@ -400,49 +496,8 @@ def _is_damage(error: BaseException) -> bool:
     return code is not None and (code & 0xFF) in _DAMAGED
 
 
-def _make_private(directory: Path) -> None:
-    """Make the directory, or check that it is ours and that nobody else can enter.
-
-    Raises:
-        OSError: it cannot be made, or belongs to another user.
-    """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = directory.stat()
-    if status.st_uid != os.geteuid():
-        msg = f"the directory belongs to user {status.st_uid}"
-        raise PermissionError(msg)
-    if status.st_mode & 0o077:
-        directory.chmod(0o700)
-
-
-@contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Held while the index is made or thrown away."""
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _wipe(folder: Path) -> None:
-    """Delete everything but the lock."""
-    for path in folder.iterdir():
-        if path.name != "lock":
-            path.unlink(missing_ok=True)
-
-
 _instances: weakref.WeakSet[Cache] = weakref.WeakSet()
-_inherited: list[_Live] = []
+_inherited: list[Live] = []
 
 
 def _forget_parent_state() -> None:

@@ -1,4 +1,4 @@
-"""The SQLite index of the cache: which payload lies where, and which segments to give up first.
+"""The SQLite index of the cache: which payload lies where, which plain files there are, and what was used when.
 
 Spec: docs/design/format/cache.md. Every method raises sqlite3.Error or OSError; the cache turns
 both into misses.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
+from shardfs.formats.ids import ID_SIZE
 from shardfs.store.segments import MAX_CODEC, MAX_PAYLOAD_SIZE, Record
 
 # Long enough for any transaction of a healthy process, short enough not to be felt as a hang when
@@ -37,11 +38,41 @@ CREATE TABLE IF NOT EXISTS records (
     bases       BLOB NOT NULL       -- none, 32 or 64 bytes
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_by_segment ON records(segment);
+CREATE TABLE IF NOT EXISTS files (
+    id     BLOB PRIMARY KEY,        -- 32 bytes, of the manifest or the only chunk
+    size   INTEGER NOT NULL,        -- bytes counted against the limit
+    used   INTEGER NOT NULL,        -- time of last use, nanoseconds since 1970
+    writer INTEGER NOT NULL         -- 0: whole; else random, names the unfinished file
+) WITHOUT ROWID;
 """
+
+
+_Numbers = TypeVar("_Numbers", bound=tuple[int, ...])
 
 
 class WrongTypesError(sqlite3.DatabaseError):
     """A row holds values that nobody wrote there on purpose."""
+
+
+class FileRow(NamedTuple):
+    """A plain file.
+
+    Attributes:
+        id: of the manifest or the only chunk.
+        size: bytes.
+        writer: 0 when the file is whole; else the number in the name of the unfinished file.
+    """
+
+    id: bytes
+    size: int
+    writer: int
+
+
+class Item(NamedTuple):
+    """What can be given up: a segment or a plain file, and the bytes that count against the limit."""
+
+    what: int | FileRow
+    reserved: int
 
 
 class _Connection:
@@ -146,62 +177,44 @@ class CacheIndex:
         sql = "SELECT id, reserved FROM segments WHERE full = 0 ORDER BY used DESC LIMIT ?"
         return [_integers(row) for row in self._connection().execute(sql, (limit,))]
 
-    def touch(self, used: Iterable[tuple[int, int]]) -> None:
-        """Move the time of last use of segments forward; pairs of (segment, nanoseconds)."""
-        sql = "UPDATE segments SET used = max(used, ?) WHERE id = ?"
+    def touch(self, segments: Iterable[tuple[int, int]], files: Iterable[tuple[bytes, int]]) -> None:
+        """Move times of last use forward; pairs of (segment or id of a plain file, nanoseconds)."""
         with self._transaction() as connection:
-            connection.executemany(sql, [(at, segment) for segment, at in used])
+            for table, used in (("segments", segments), ("files", files)):
+                sql = f"UPDATE {table} SET used = max(used, ?) WHERE id = ?"
+                connection.executemany(sql, [(at, id_) for id_, at in used])
 
-    def give_up(
-        self,
-        enough: Callable[[int], bool],
-        remove: Callable[[int], None],
-        add: tuple[int, int, int] | None = None,
-    ) -> list[int]:
-        """Forget segments, least recently used first, until `enough(reserved bytes left)`.
-
-        `remove` deletes the file before the row goes: after a crash in between, reads of that
-        segment are misses and the next call finishes the work. The other order would leave files
-        that nobody counts.
-
-        `add`, a new segment as (number, reserved bytes, time of use), is counted in the same
-        transaction, so two processes cannot both take the last room.
-
-        Returns:
-            The segments that went.
-        """
-        gone: list[int] = []
+    @contextmanager
+    def changing(self) -> Iterator[Change]:
+        """One transaction that decides what there is: two processes cannot both take the last room."""
         with self._transaction() as connection:
-            sql = "SELECT id, reserved FROM segments ORDER BY used, id"
-            rows = [_integers(row) for row in connection.execute(sql)]
-            left = sum(reserved for _, reserved in rows)
-            for segment, reserved in rows:
-                if enough(left):
-                    break
-                remove(segment)
-                connection.execute("DELETE FROM records WHERE segment = ?", (segment,))
-                connection.execute("DELETE FROM segments WHERE id = ?", (segment,))
-                left -= reserved
-                gone.append(segment)
-            if add is not None:
-                sql = "INSERT INTO segments (id, reserved, used, full) VALUES (?, ?, ?, 0)"
-                connection.execute(sql, add)
-        return gone
+            yield Change(connection)
+
+    def file(self, id_: bytes) -> FileRow | None:
+        """A plain file, whole or not."""
+        return _file(self._connection(), id_)
+
+    def files(self) -> list[FileRow]:
+        """All plain files, least recently used first."""
+        rows = self._connection().execute("SELECT id, size, writer FROM files ORDER BY used, id")
+        return [_checked_file(row) for row in rows]
 
     def reserved(self) -> int:
         """Bytes counted against the limit."""
-        sql = "SELECT coalesce(sum(reserved), 0) FROM segments"
+        sql = "SELECT (SELECT coalesce(sum(reserved), 0) FROM segments) + (SELECT coalesce(sum(size), 0) FROM files)"
         return int(self._connection().execute(sql).fetchone()[0])
 
-    def totals(self) -> tuple[int, int, int]:
-        """Number of records, bytes of their payloads, number of segments."""
+    def totals(self) -> tuple[int, int, int, int, int]:
+        """Number of records, bytes of their payloads, number of segments, number of whole plain files, their bytes."""
         sql = (
             "SELECT (SELECT count(*) FROM records),"
             " (SELECT coalesce(sum(stored_size), 0) FROM records),"
-            " (SELECT count(*) FROM segments)"
+            " (SELECT count(*) FROM segments),"
+            " (SELECT count(*) FROM files WHERE writer = 0),"
+            " (SELECT coalesce(sum(size), 0) FROM files WHERE writer = 0)"
         )
-        records, stored, segments = self._connection().execute(sql).fetchone()
-        return int(records), int(stored), int(segments)
+        records, stored, segments, files, file_bytes = self._connection().execute(sql).fetchone()
+        return int(records), int(stored), int(segments), int(files), int(file_bytes)
 
     def file_size(self) -> int:
         """Bytes of the index on disk, its log included."""
@@ -214,7 +227,75 @@ class CacheIndex:
         return total
 
 
-def _integers(row: tuple[int, int]) -> tuple[int, int]:
+class Change:
+    """What can be done within `CacheIndex.changing`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def items(self) -> list[Item]:
+        """All segments and plain files, least recently used first."""
+        segments = self._connection.execute("SELECT used, id, reserved FROM segments").fetchall()
+        files = self._connection.execute("SELECT used, id, size, writer FROM files").fetchall()
+        found = [(used, Item(id_, reserved)) for used, id_, reserved in map(_integers, segments)]
+        found += [(*_integers((used,)), Item(row := _checked_file(rest), row.size)) for used, *rest in files]
+        return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+
+    def file(self, id_: bytes) -> FileRow | None:
+        """A plain file, whole or not."""
+        return _file(self._connection, id_)
+
+    def drop(self, what: int | FileRow) -> None:
+        """Forget a segment with its records, or a plain file."""
+        if isinstance(what, FileRow):
+            self._connection.execute("DELETE FROM files WHERE id = ?", (what.id,))
+            return
+        self._connection.execute("DELETE FROM records WHERE segment = ?", (what,))
+        self._connection.execute("DELETE FROM segments WHERE id = ?", (what,))
+
+    def forget(self, ids: Iterable[bytes]) -> list[Item]:
+        """Forget records; returns the segments that hold nothing any more."""
+        touched: set[int] = set()
+        for id_ in ids:
+            row = self._connection.execute("SELECT segment FROM records WHERE id = ?", (id_,)).fetchone()
+            if row is not None:
+                touched.add(row[0])
+                self._connection.execute("DELETE FROM records WHERE id = ?", (id_,))
+        empty = "SELECT id, reserved FROM segments WHERE id = ? AND id NOT IN (SELECT segment FROM records)"
+        rows = (self._connection.execute(empty, (segment,)).fetchone() for segment in touched)
+        return [Item(*_integers(row)) for row in rows if row is not None]
+
+    def add_segment(self, number: int, reserved: int, used: int) -> None:
+        """Count a new segment."""
+        sql = "INSERT INTO segments (id, reserved, used, full) VALUES (?, ?, ?, 0)"
+        self._connection.execute(sql, (number, reserved, used))
+
+    def add_file(self, row: FileRow, used: int) -> None:
+        """Count a plain file."""
+        sql = "INSERT INTO files (id, size, writer, used) VALUES (?, ?, ?, ?)"
+        self._connection.execute(sql, (*row, used))
+
+    def finish_file(self, id_: bytes, used: int) -> None:
+        """A plain file is whole."""
+        self._connection.execute("UPDATE files SET writer = 0, used = ? WHERE id = ?", (used, id_))
+
+
+def _file(connection: sqlite3.Connection, id_: bytes) -> FileRow | None:
+    row = connection.execute("SELECT id, size, writer FROM files WHERE id = ?", (id_,)).fetchone()
+    return None if row is None else _checked_file(row)
+
+
+def _checked_file(row: Iterable[Any]) -> FileRow:
+    """A row of a plain file whose values have the promised types."""
+    id_, *numbers = row
+    _integers(tuple(numbers))
+    if not isinstance(id_, bytes) or len(id_) != ID_SIZE:
+        msg = "plain file of the cache index has wrong types"
+        raise WrongTypesError(msg)
+    return FileRow(id_, *numbers)
+
+
+def _integers(row: _Numbers) -> _Numbers:
     """A row of numbers that are numbers."""
     if not all(isinstance(number, int) and number >= 0 for number in row):
         msg = "segment of the cache index has wrong types"

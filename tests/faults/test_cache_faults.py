@@ -184,7 +184,7 @@ def test_deleted_directory_is_made_again(cache: Cache) -> None:
     assert not holds(cache, 1)
     put(cache, 1)
     assert holds(cache, 1)
-    shutil.rmtree(cache.directory / "v2")
+    shutil.rmtree(cache.directory / "v3")
     put(cache, 2)
     assert holds(cache, 2)
     assert not holds(cache, 1)
@@ -210,7 +210,7 @@ def test_directory_deleted_again_and_again_under_load(cache: Cache) -> None:
 
 def test_deleted_segment_is_a_miss_and_is_replaced(cache: Cache) -> None:
     cache.close()
-    for path in cache.directory.glob("v2/*.seg"):
+    for path in cache.directory.glob("v3/*.seg"):
         path.unlink()
     assert not holds(cache, 1)
     put(cache, 1)
@@ -219,7 +219,7 @@ def test_deleted_segment_is_a_miss_and_is_replaced(cache: Cache) -> None:
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "zeros"])
 def test_damaged_segment_is_a_miss(cache: Cache, damage: str) -> None:
-    (path,) = cache.directory.glob("v2/*.seg")
+    (path,) = cache.directory.glob("v3/*.seg")
     size = path.stat().st_size
     content = {"empty": b"", "cut": path.read_bytes()[: size // 2], "garbage": os.urandom(size), "zeros": bytes(size)}
     path.write_bytes(content[damage])
@@ -230,7 +230,7 @@ def test_damaged_segment_is_a_miss(cache: Cache, damage: str) -> None:
 
 
 def test_swapped_records_are_not_confused(cache: Cache) -> None:
-    with sqlite3.connect(cache.directory / "v2" / "cache.sqlite") as database:
+    with sqlite3.connect(cache.directory / "v3" / "cache.sqlite") as database:
         database.execute("UPDATE records SET offset = 0")
     database.close()
     assert [number for number in range(10) if holds(cache, number)] == [0]
@@ -242,7 +242,7 @@ def test_swapped_records_are_not_confused(cache: Cache) -> None:
 def test_damaged_index_heals(cache: Cache, damage: str, suffix: str, live: bool) -> None:
     if not live:
         cache.close()
-    path = cache.directory / "v2" / f"cache.sqlite{suffix}"
+    path = cache.directory / "v3" / f"cache.sqlite{suffix}"
     content = bytearray(path.read_bytes()) if path.exists() else bytearray(100_000)
     if damage == "empty":
         content = bytearray()
@@ -268,7 +268,7 @@ def test_damaged_index_heals(cache: Cache, damage: str, suffix: str, live: bool)
 
 def test_flipped_bits_of_the_index_heal(cache: Cache) -> None:
     cache.close()
-    path = cache.directory / "v2" / "cache.sqlite"
+    path = cache.directory / "v3" / "cache.sqlite"
     content = path.read_bytes()
     schema = content.index(b"CREATE TABLE") * 8 + 7  # the high bits of its letters: then it is no text
     spots = [
@@ -292,8 +292,8 @@ def test_flipped_bits_of_the_index_heal(cache: Cache) -> None:
 
 
 def test_index_of_something_else_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "v2").mkdir()
-    database = sqlite3.connect(tmp_path / "v2" / "cache.sqlite")
+    (tmp_path / "v3").mkdir()
+    database = sqlite3.connect(tmp_path / "v3" / "cache.sqlite")
     database.execute("CREATE TABLE records (something TEXT)")
     database.commit()
     database.close()
@@ -309,7 +309,7 @@ def test_index_of_something_else_is_replaced(tmp_path: Path) -> None:
     ["stored_size = 1 << 50", "stored_size = -1", "offset = 'x'", "bases = 'text'", "codec = 1 << 40", "bases = x'00'"],
 )
 def test_absurd_values_in_the_index_are_refused(cache: Cache, change: str) -> None:
-    with sqlite3.connect(cache.directory / "v2" / "cache.sqlite") as database:
+    with sqlite3.connect(cache.directory / "v3" / "cache.sqlite") as database:
         database.execute(f"UPDATE records SET {change}")
     database.close()
     assert not holds(cache, 1)
@@ -320,7 +320,7 @@ def test_absurd_values_in_the_index_are_refused(cache: Cache, change: str) -> No
 def test_index_locked_by_a_stuck_process(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardfs.store.cache_index._BUSY_TIMEOUT_MS", 50)
     cache.close()
-    other = sqlite3.connect(cache.directory / "v2" / "cache.sqlite", isolation_level=None)
+    other = sqlite3.connect(cache.directory / "v3" / "cache.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     impatient = open_cache(cache.directory)
     put(impatient, 10)
@@ -371,5 +371,5 @@ while True:
             process.kill()
         cache = Cache.open(tmp_path, limit_bytes=8 * MIB, free_floor_bytes=0)
         assert any(holds(cache, number) for number in range(1000))
-        assert sum(path.stat().st_size for path in tmp_path.glob("v2/*.seg")) <= 8 * MIB
+        assert sum(path.stat().st_size for path in tmp_path.glob("v3/*.seg")) <= 8 * MIB
         cache.close()

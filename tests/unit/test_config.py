@@ -46,8 +46,8 @@ def test_the_page_of_settings_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     for _, variable, default in rows[2:]:
         monkeypatch.setenv(variable, default)
     assert load(None) == before
-    for _, variable, _ in rows:
-        monkeypatch.setenv(variable, "7")
+    for _, variable, default in rows:
+        monkeypatch.setenv(variable, "false" if default == "true" else "7")
     after = load(None)
     assert [name for name in config.KEYS.values() if getattr(after, name) == getattr(before, name)] == []
 

@@ -85,4 +85,9 @@ def _in_force() -> dict[str, str]:
     except RepositoryNotFoundError:
         file = None
     settings = config.load(file)
-    return {key: str(getattr(settings, attribute)) for key, attribute in config.KEYS.items()}
+    return {key: _text(getattr(settings, attribute)) for key, attribute in config.KEYS.items()}
+
+
+def _text(value: object) -> str:
+    """A value as `set` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

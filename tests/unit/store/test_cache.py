@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
 
 
 def segment_bytes(cache: Cache) -> int:
-    return sum(path.stat().st_size for path in cache.directory.glob("v2/*.seg"))
+    return sum(path.stat().st_size for path in cache.directory.glob("v3/*.seg"))
 
 
 def directory_bytes(cache: Cache) -> int:
@@ -90,7 +90,7 @@ def test_contents_survive_close_and_reopen(tmp_path: Path) -> None:
         cache.put(ident(round_), 1, 1, (), b"x")
         assert all(cache.contains(ident(n)) for n in range(round_ + 1))
         cache.close()
-    assert len(list(tmp_path.glob("v2/*.seg"))) == 1, "an unfinished segment is taken over, not left behind"
+    assert len(list(tmp_path.glob("v3/*.seg"))) == 1, "an unfinished segment is taken over, not left behind"
 
 
 def test_closed_cache_opens_again_when_used(cache: Cache) -> None:
@@ -165,7 +165,7 @@ def test_free_floor_makes_segments_go_and_then_stops_puts(tmp_path: Path) -> Non
     cache = Cache(tmp_path, limit_bytes=160 * MIB, free_floor_bytes=8 * MIB, free_bytes=free, pause_s=0)
     for number in range(40):
         cache.put(ident(number), 1, MIB, (), bytes(MIB))
-        assert free(tmp_path / "v2") >= 8 * MIB
+        assert free(tmp_path / "v3") >= 8 * MIB
     assert cache.get(ident(39)) is not None
     total = 4 * MIB
     cache.put(ident(40), 1, MIB, (), bytes(MIB))
@@ -228,7 +228,7 @@ def test_processes_share_a_directory_and_its_limit(tmp_path: Path) -> None:
         process.join(60)
         assert process.exitcode == 0
     assert [wrong.get() for _ in processes] == [0, 0]
-    assert sum(path.stat().st_size for path in tmp_path.glob("v2/*.seg")) <= 8 * MIB
+    assert sum(path.stat().st_size for path in tmp_path.glob("v3/*.seg")) <= 8 * MIB
     cache = Cache.open(tmp_path, limit_bytes=8 * MIB, free_floor_bytes=0)
     assert sum(cache.contains(ident(number)) for number in range(300)) > 50
     cache.close()
