@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from shardfs.errors import AreaError
-from shardfs.staging.database import update
+from shardfs.staging.database import row_at, update
 from shardfs.staging.nodes import NodeKind, NodeStat, Row, stat_of_row
 from shardfs.staging.opened import OpenNode, Surroundings
 
@@ -89,15 +89,23 @@ class OpenFiles:
 
     def stat_of(self, row: Row) -> NodeStat:
         """What callers see of a node, unfinished writes of this process counted in."""
-        node = self._nodes.get(row.ino)
-        return stat_of_row(row) if node is None else node.stat(row)
+        while True:
+            node = self._nodes.get(row.ino)
+            found = stat_of_row(row) if node is None else node.stat(row)
+            if row.wgen is None or (node is not None and node.wgen is not None):
+                return found
+            # The row is from before a release, or another process writes: then it is still the same.
+            with self._around.database.read() as db:
+                now = row_at(db, row.ino)
+            if now is None or now == row:
+                return found
+            row = now
 
     def stat(self, node: OpenNode) -> NodeStat:
         """Attributes of an open node, unlinked or not."""
         if not node.gone:
             try:
-                with self._around.database.read() as db:
-                    return node.stat(self._around.view.node(db, node.row.ino))
+                return self.stat_of(self._row(node.row.ino))
             except AreaError as error:
                 if error.errno != errno.ENOENT:
                     raise

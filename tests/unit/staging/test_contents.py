@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -466,3 +468,30 @@ def test_commits_from_another_process_while_files_are_rewritten_take_whole_conte
     assert len(seen) > 4
     assert list(area.changes()) == []
     assert files(area) == []
+
+
+@pytest.mark.parametrize("look", ["lookup", "stat", "handle"])
+def test_attributes_during_a_release_are_those_of_what_was_written(
+    area: Area, look: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, reader = area.create(ROOT, b"new", 0o644), None
+    if look == "handle":
+        reader = opened_file(area, b"new", os.O_RDONLY)
+    file.write(0, b"0123456789")
+    real = area._database.read
+
+    @contextmanager
+    def released_right_after() -> Iterator[sqlite3.Connection]:
+        """Between the look at the row and the answer, the kernel's release is served."""
+        with real() as db:
+            yield db
+        monkeypatch.undo()
+        file.release()
+
+    ino = file.ino
+    monkeypatch.setattr(area._database, "read", released_right_after)
+    if reader is not None:
+        assert reader.stat().size == 10
+        reader.release()
+    else:
+        assert (area.lookup(ROOT, b"new") if look == "lookup" else area.stat(ino)).size == 10
