@@ -363,7 +363,9 @@ class Repository(Wiring):
     def export(self, rev: str, directory: Path, progress: Progress | None = None) -> CheckoutReport:
         """Write a whole revision into a directory that is missing or empty."""
         tree = self.commit_of(rev)[1].tree
-        return checkout.export(self.objects, tree, self.open_once, directory, progress)
+        return checkout.export(
+            self.objects, tree, self.open_once, directory, clone=self.clone_plain_file, progress=progress
+        )
 
     # Remotes
 

@@ -124,6 +124,10 @@ class Wiring:
         """The content of a file that is read from front to back: few of its chunks stay in memory."""
         return FileReader(entry, self.objects, self.chunks, self.chunks.ahead)
 
+    def clone_plain_file(self, entry: FileEntry, target: int) -> bool:
+        """Make the empty file at a descriptor share the blocks of a plain file with a content; False when it cannot."""
+        return self._tier.clone(entry, target)
+
     def _learn_packs(self, remote: str) -> None:
         from shardfs.transfer import fetch
 

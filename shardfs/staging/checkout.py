@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from shardfs.history.content import FileReader
 from shardfs.history.objects import Objects
 from shardfs.history.paths import Path as TreePath
 from shardfs.history.paths import show
-from shardfs.progress import Progress
+from shardfs.progress import Progress, no_progress
 from shardfs.store.atomic import os_errors
 
 Opener = Callable[[FileEntry], FileReader]
+Clone = Callable[[FileEntry, int], bool]
+"""Makes the empty file at a descriptor share the blocks of a plain file with a content; False when that cannot be."""
 MayReplace = Callable[[TreePath, TreeEntry], bool]
 
 
@@ -37,6 +39,7 @@ def write_files(
     open_entry: Opener,
     *,
     may_replace: MayReplace,
+    clone: Clone = lambda _entry, _fd: False,
     progress: Progress | None = None,
     total: int | None = None,
 ) -> CheckoutReport:
@@ -50,6 +53,7 @@ def write_files(
         items: entries with their paths below `target`; directories before their content.
         open_entry: source of file contents.
         may_replace: asked before an existing file or link at a path is replaced by an entry.
+        clone: tried before the content is written.
         progress: called after each block.
         total: bytes of all files, for progress.
 
@@ -58,7 +62,7 @@ def write_files(
         AlreadyExistsError: a directory or a link to one is in the way.
         OutOfSpaceError, ReadOnlyError, StoreError: by the disk. Errors of `FileReader.read_at`.
     """
-    report = CheckoutReport()
+    report, tell = CheckoutReport(), progress or no_progress
     with os_errors(f"cannot write below {target}"):
         target.mkdir(parents=True, exist_ok=True)
     for path, entry in items:
@@ -72,7 +76,9 @@ def write_files(
             if isinstance(entry, LinkEntry):
                 _write_link(place, entry)
             else:
-                report.bytes += _write_file(place, open_entry(entry), progress, report.bytes, total)
+                for size in _write_file(place, entry, open_entry, clone):
+                    report.bytes += size
+                    tell(report.bytes, total, place.name)
         report.files += 1
     return report
 
@@ -114,24 +120,25 @@ def _write_link(place: Path, entry: LinkEntry) -> None:
         raise
 
 
-def _write_file(place: Path, reader: FileReader, progress: Progress | None, done: int, total: int | None) -> int:
+def _write_file(place: Path, entry: FileEntry, open_entry: Opener, clone: Clone) -> Iterator[int]:
+    """Write a file; gives the bytes of each step."""
     temp = _temp_beside(place)
-    mode = 0o777 if reader.entry.executable else 0o666
+    mode = 0o777 if entry.executable else 0o666
     try:
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
-            for block in reader.blocks():
-                _write_block(file.fileno(), block)
-                done += len(block)
-                if progress is not None:
-                    progress(done, total, place.name)
-            os.ftruncate(fd, reader.size)
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(fd, "r+b", buffering=0):  # noqa: PTH123 - a descriptor
+            if clone(entry, fd):
+                yield entry.size
+            else:
+                for block in open_entry(entry).blocks():
+                    _write_block(fd, block)
+                    yield len(block)
+                os.ftruncate(fd, entry.size)
         temp.replace(place)
     except BaseException:
         with suppress(OSError):
             temp.unlink()
         raise
-    return reader.size
 
 
 def _write_block(fd: int, block: bytes) -> None:
@@ -145,7 +152,13 @@ def _write_block(fd: int, block: bytes) -> None:
 
 
 def export(
-    objects: Objects, tree: TreeId, open_entry: Opener, directory: Path, progress: Progress | None = None
+    objects: Objects,
+    tree: TreeId,
+    open_entry: Opener,
+    directory: Path,
+    *,
+    clone: Clone = lambda _entry, _fd: False,
+    progress: Progress | None = None,
 ) -> CheckoutReport:
     """Write a whole tree into a directory that is missing or empty.
 
@@ -158,4 +171,6 @@ def export(
             raise AlreadyExistsError(msg)
     total = sum(entry.size for _, entry in paths.files(objects, tree))
     items = paths.walk(objects, tree)
-    return write_files(directory, items, open_entry, may_replace=lambda *_: False, progress=progress, total=total)
+    return write_files(
+        directory, items, open_entry, may_replace=lambda *_: False, clone=clone, progress=progress, total=total
+    )

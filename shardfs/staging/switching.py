@@ -57,7 +57,13 @@ def checkout(
     target = root_of(repo) if into is None else into
     known = _KnownContent(repo, target, cache, force=force)
     report = write_files(
-        target, known.unequal(items), repo.open_once, may_replace=known.may_replace, progress=progress, total=total
+        target,
+        known.unequal(items),
+        repo.open_once,
+        may_replace=known.may_replace,
+        clone=repo.clone_plain_file,
+        progress=progress,
+        total=total,
     )
     _remember(target, items, cache)
     cache.save(repo.store.index.packs())
@@ -130,7 +136,7 @@ def _update(repo: Workspace, old: TreeId | None, new: TreeId | None, report: Swi
     if blocked:
         msg = f"{', '.join(blocked[:5])}: changes that are stored nowhere; add and commit them, or use --force"
         raise LocalChangesError(msg)
-    write_files(repo.root, write, repo.open_entry, may_replace=lambda *_: True)
+    write_files(repo.root, write, repo.open_entry, may_replace=lambda *_: True, clone=repo.clone_plain_file)
     for path in remove:
         _unlink(repo.root, path)
     _remember(repo.root, write, cache)

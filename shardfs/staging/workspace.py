@@ -56,6 +56,10 @@ class Workspace(Protocol):
         """The content of a committed file that is read from front to back."""
         ...
 
+    def clone_plain_file(self, entry: FileEntry, target: int) -> bool:
+        """Make an empty file share the blocks of a plain file with a content; False when that cannot be."""
+        ...
+
     def area(self, branch: str | None = None) -> Area:
         """The staging area of a branch, on its tip."""
         ...

@@ -69,7 +69,7 @@ def test_a_whole_tree(memory: Memory, tmp_path: Path) -> None:
 def test_progress_tells_all_bytes(memory: Memory, tmp_path: Path) -> None:
     told: list[tuple[int, int | None, str]] = []
     tree = memory.put_tree({b"a": noise(1, 1000), b"b": b"xy"})
-    export(Objects(memory), tree, lambda e: _open(memory, e), tmp_path / "o", lambda *step: told.append(step))
+    export(Objects(memory), tree, lambda e: _open(memory, e), tmp_path / "o", progress=lambda *step: told.append(step))
     assert told[-1] == (1002, 1002, "b")
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
 
