@@ -74,9 +74,9 @@ def rebase(db: sqlite3.Connection, view: View, base: TreeId | None, time_ns: int
             old, new = before.get(row.name), after.get(row.name)
             if row.kind == NodeKind.DIR:
                 pending += _follow(db, view, row, moved, (old, new))
-            elif row.settled:
+            elif row.settled and new != old:
                 delete(db, row.ino)
-            else:
+            else:  # rows of unchanged entries stay, too: somebody may have the file open
                 view.settle(db, row, moved)
     set_fact(db, BASE_TIME, time_ns)
 

@@ -359,6 +359,17 @@ def test_rebase_without_changes_is_the_new_base(area: Area, store: MemoryStore) 
     assert shown(area) == {}
 
 
+def test_rebase_leaves_an_open_file_that_nobody_else_changed(area: Area, store: MemoryStore) -> None:
+    file = area.create(ROOT, b"log", 0o644)
+    file.write(0, b"one\n")
+    file.fsync()
+    theirs = store.commit(area) | {(b"pushed",): b"by others"}
+    area.rebase(store.put(theirs), 0)
+    file.write(4, b"two\n")
+    file.release()
+    assert shown(area) == theirs | {(b"log",): b"one\ntwo\n"}
+
+
 def test_rebase_keeps_changes_in_a_directory_that_is_gone(area: Area, store: MemoryStore) -> None:
     folder = area.lookup(ROOT, b"d").ino
     write(area, b"n", b"n", folder)
