@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 import signal
 import threading
@@ -13,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from shardfs import mountinfo
+from shardfs import __version__, mountinfo
 from shardfs.errors import MountError, ShardfsError
 from shardfs.formats.tree import MAX_NAME_SIZE
-from shardfs.mount import records, umount
+from shardfs.mount import logs, metrics, notify, operating, probe, records, umount
 from shardfs.mount.ending import SIGNALS, Ending
+from shardfs.mount.exporter import Exporter
 from shardfs.mount.job import Job
 from shardfs.mount.options import Engine, EngineOptions
 from shardfs.mount.records import MountRecord
@@ -30,8 +30,6 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 5.0  # for closing the repository
 _READ_AHEAD_KB: Final = 1024  # the kernel's default of 128 makes eight times as many requests
-_LOG_SIZE: Final = 1 << 20
-_LOGS_KEPT: Final = 3
 
 
 def run(job: Job, announce: Callable[[MountRecord], None] = lambda _record: None) -> MountRecord:
@@ -44,8 +42,7 @@ def run(job: Job, announce: Callable[[MountRecord], None] = lambda _record: None
     Raises:
         MountError: the mount could not be made. ShardfsError: the repository cannot be opened.
     """
-    if job.log is not None:
-        _log_to(job.log)
+    logs.begin(job.operating, job.mountpoint)
     # Before any thread is made; see Ending.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -70,7 +67,7 @@ class _Daemon:
         self._announce = announce
         self._ending = Ending(job.mountpoint, self._clear)
         self._clearing = threading.Lock()
-        self._cleared = False
+        self._over = threading.Event()
         self._record = MountRecord(
             mountpoint=job.mountpoint,
             source=job.public_source,
@@ -81,7 +78,7 @@ class _Daemon:
             started=time.time(),
             engine=job.options.engine,
             connection=None,
-            log=job.log,
+            log=job.operating.log,
             made_mountpoint=job.made_mountpoint,
         )
 
@@ -93,14 +90,37 @@ class _Daemon:
             safe=self._job.options.safe,
             passthrough=self._job.options.passthrough,
         )
+        exporter = None
         try:
+            exporter = self._export()
             serve = _engine(self._job.options.engine)
             serve(self._vfs, os.fsdecode(self._job.mountpoint), options, self._started)
         finally:
+            if exporter is not None:
+                exporter.close()
             self._ending.serving_ended()
             self._clear()
         _log.info("mount at %s ended", self._job.mountpoint)
         return self._record
+
+    def _export(self) -> Exporter | None:
+        """Serve metrics, if somebody asked for them."""
+        if self._job.operating.metrics is None:
+            return None
+        info = {
+            "mountpoint": str(self._record.mountpoint),
+            "source": self._record.source,
+            "branch": self._record.branch or "",
+            "engine": self._record.engine,
+            "version": __version__,
+        }
+        address = operating.address(self._job.operating.metrics)
+        exporter = Exporter(address, lambda: metrics.text(self._vfs.stats.snapshot(), info), self._answers)
+        _log.info("metrics at %s port %d", *exporter.address)
+        return exporter
+
+    def _answers(self, timeout_s: float = probe.WAIT_S) -> bool:
+        return probe.answers(self._job.mountpoint, timeout_s)
 
     def _started(self) -> None:
         """The kernel is connected. On a thread of its own: this one answers requests."""
@@ -118,14 +138,17 @@ class _Daemon:
         what = (self._record.source, self._record.mountpoint, self._record.branch, self._job.options.engine)
         _log.info("%s mounted at %s, branch %s, engine %s", *what)
         self._announce(self._record)
+        notify.send("READY=1", f"STATUS=serving {self._record.source} at {self._record.mountpoint}")
+        notify.keep_alive(self._answers, self._over)
         if row is not None:
             _raise_read_ahead(row.device)
 
     def _clear(self) -> None:
         with self._clearing:
-            if self._cleared:
+            if self._over.is_set():
                 return
-            self._cleared = True
+            self._over.set()
+            notify.send("STOPPING=1", "STATUS=ending")
             worker = threading.Thread(target=self._close, name="shardfs-close", daemon=True)
             worker.start()
             worker.join(_CLOSE_S)
@@ -191,11 +214,3 @@ def _raise_read_ahead(device: str) -> None:
             setting.write_text(str(_READ_AHEAD_KB))
         except OSError:
             return
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_SIZE, backupCount=_LOGS_KEPT, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)

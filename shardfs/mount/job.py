@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from shardfs.mount.operating import Operating
 from shardfs.mount.options import MountOptions
 
 
@@ -20,7 +21,7 @@ class Job:
         remote: whether `source` is a URL.
         options: what the user chose.
         made_mountpoint: the directory was made for this mount.
-        log: the daemon's log file; None in the foreground.
+        operating: log and metrics.
     """
 
     mountpoint: Path
@@ -28,7 +29,7 @@ class Job:
     remote: bool
     options: MountOptions
     made_mountpoint: bool
-    log: Path | None
+    operating: Operating
 
     @property
     def public_source(self) -> str:
@@ -40,8 +41,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        log = None if self.log is None else str(self.log)
-        return {**asdict(self), "mountpoint": str(self.mountpoint), "log": log}
+        return {**asdict(self), "mountpoint": str(self.mountpoint), "operating": self.operating.to_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Job:
@@ -52,5 +52,5 @@ class Job:
             value["remote"],
             MountOptions(**value["options"]),
             value["made_mountpoint"],
-            None if value["log"] is None else Path(value["log"]),
+            Operating.from_json(value["operating"]),
         )

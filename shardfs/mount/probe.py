@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -83,9 +83,7 @@ def _ask(action: str, path: Path, timeout_s: float) -> bytes:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        assert process.stdout is not None
-        process.stdout.close()
-        process.returncode = -signal.SIGKILL  # as far as this process cares: waiting for it could take for ever
+        threading.Thread(target=process.communicate, name="shardfs-probe", daemon=True).start()
         raise TimeoutError(errno.ETIMEDOUT, f"no answer in {timeout_s:g} s", str(path)) from None
     if process.returncode:
         code = process.returncode if process.returncode > 0 else errno.EIO

@@ -21,6 +21,7 @@ from shardfs import errors, mountinfo
 from shardfs.errors import MountError, ShardfsError
 from shardfs.mount import probe, records, umount
 from shardfs.mount.job import Job
+from shardfs.mount.operating import Operating
 from shardfs.mount.options import AUTO, MountOptions
 from shardfs.mount.records import MountRecord, list_mounts
 from shardfs.mount.umount import unmount
@@ -41,6 +42,7 @@ def mount(
     remote: bool = False,
     foreground: bool = False,
     ready_s: float = READY_S,
+    operating: Operating | None = None,
 ) -> MountRecord:
     """Mount a repository.
 
@@ -52,6 +54,7 @@ def mount(
         foreground: serve in this process and return when the mount has ended, by `unmount`, SIGINT or SIGTERM.
             Otherwise a daemon serves, and the return means that the mount can be used.
         ready_s: seconds to wait for the daemon.
+        operating: log and metrics; None for a log in the usual place and no metrics.
 
     Returns:
         The record of the mount.
@@ -65,7 +68,10 @@ def mount(
         options = replace(options, engine=AUTO)
     point, made = _prepare(Path(mountpoint), options)
     place = str(source) if remote else str(Path(source).absolute())
-    job = Job(point, place, remote, options, made, None if foreground else records.log_path(point))
+    operating = operating or Operating()
+    if operating.log is None and not foreground:
+        operating = replace(operating, log=records.log_path(point))
+    job = Job(point, place, remote, options, made, operating)
     try:
         _check_device()
         if foreground:
@@ -146,10 +152,11 @@ def _check_device() -> None:
 
 def _start_daemon(job: Job, ready_s: float) -> MountRecord:
     """Start a daemon: the job goes to its standard input, its first line of output says how it went."""
-    assert job.log is not None
+    log = job.operating.log
+    assert log is not None
     try:
-        job.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with job.log.open("ab") as output:
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("ab") as output:
             begin = output.tell()
             process = subprocess.Popen(
                 [*DAEMON, str(job.mountpoint), job.public_source],
@@ -172,9 +179,9 @@ def _start_daemon(job: Job, ready_s: float) -> MountRecord:
         _give_up(process, job)
     process.wait()  # the daemon is a child of this process, which ends at once
     if answer is None:
-        msg = f"the daemon was not ready after {ready_s:.0f} s; its log is {job.log}"
+        msg = f"the daemon was not ready after {ready_s:.0f} s; its log is {log}"
         raise MountError(msg)
-    return _result(answer, job.log, begin)
+    return _result(answer, log, begin)
 
 
 def _environment() -> dict[str, str]:

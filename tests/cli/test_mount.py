@@ -172,7 +172,7 @@ def test_mount_8_by_type(project: Shell, tmp_path: Path) -> None:
     project("umount", point)
 
 
-@pytest.mark.parametrize("words", ["nope", "branch", "allow_other=1", "deadline=soon", "engine=fast"])
+@pytest.mark.parametrize("words", ["nope", "branch", "allow_other=1", "deadline=soon", "engine=fast", "log_level=loud"])
 def test_unknown_words_are_usage_errors(project: Shell, words: str) -> None:
     assert words in project("mount", "models", "-o", words, status=2).err
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
+import socket
+import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shardfs_cli.mount_helper import translated
+from tests import prometheus
 from tests.cli import schema
 from tests.cli.conftest import Shell
 
@@ -76,3 +85,165 @@ def test_a_plain_directory_is_no_healthy_mount(project: Shell) -> None:
     (project.folder / "plain").mkdir()
     answer = project("mounts", "--check", "plain", "--json", status=1)
     assert schema.problems(SCHEMAS["mounts --check"], answer.json) == []
+
+
+@pytest.fixture
+def point(project: Shell) -> Iterator[Path]:
+    """A repository with one commit, and where to mount it; what is mounted there at the end is taken away."""
+    project.commit("initial", a__txt="hello\n")
+    found = project.folder / "mnt models"
+    yield found
+    project("umount", "--force", found, cwd=project.folder, status=None)
+
+
+# Metrics
+
+
+def page(address: str, path: str) -> tuple[int, str]:
+    """A page of the metrics server."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def free_address() -> str:
+    """A loopback address that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("engine", ["kernel", "libfuse"])
+def test_metrics_are_scraped_and_health_is_told(project: Shell, point: Path, engine: str) -> None:
+    address = free_address()
+    project("mount", point, "--metrics", address, "--engine", engine)
+    assert (point / "latest/a.txt").read_text() == "hello\n"
+    found = prometheus.parse(page(address, "/metrics")[1])
+    [info] = found["shardfs_mount_info"].samples
+    assert ("mountpoint", str(point)) in info
+    assert ("engine", engine) in info
+    assert found["shardfs_mount_requests_total"].samples[(("operation", "open"),)] >= 1
+    assert found["shardfs_mount_read_bytes_total"].samples[()] >= 6
+    assert found["shardfs_process_descriptors"].samples[()] > 3
+    assert "shardfs_reader_remote_bytes_total" in found
+    assert page(address, "/healthz") == (200, "ok\n")
+
+
+def test_an_address_that_is_taken_is_refused_and_nothing_stays(project: Shell, point: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert "cannot serve metrics at" in project("mount", point, "--metrics", address, status=1).err
+    assert not point.exists()
+    assert "not an address" in project("mount", point, "--metrics", "soon", status=2).err
+
+
+# Logs
+
+
+def test_log_of_a_daemon_where_and_how_it_is_wanted(project: Shell, point: Path) -> None:
+    mounted = project("mount", point, "--log-file", "logs/m.log", "--log-format", "json", "--json").json
+    log = project.folder / "logs/m.log"
+    assert mounted["log"] == str(log)
+    project("umount", point)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["mountpoint"] for line in lines} == {str(point)}
+    assert any("mounted at" in line["message"] for line in lines)
+    assert any(line["level"] == "info" and "ended" in line["message"] for line in lines)
+
+
+def test_log_of_a_mount_in_front_goes_to_standard_error(project: Shell, point: Path) -> None:
+    running = project.start("mount", "-f", point, "--log-format", "json")
+    until(lambda: (point / "latest").is_symlink())
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert "info" in {json.loads(line)["level"] for line in said.decode().splitlines()}
+
+
+# Under systemd and from fstab
+
+
+def test_systemd_hears_of_begin_and_end(project: Shell, point: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "4000000"}
+        running = project.start("mount", "-f", point, env=environment)
+        ready = manager.recv(1000).decode()
+        assert ready.splitlines()[0] == "READY=1"
+        assert str(point) in ready
+        assert (point / "latest").is_symlink()
+        assert manager.recv(1000) == b"WATCHDOG=1"
+        running.send_signal(signal.SIGTERM)
+        said = manager.recv(1000)
+        while said == b"WATCHDOG=1":
+            said = manager.recv(1000)
+        assert said.startswith(b"STOPPING=1")
+        running.communicate(timeout=60)
+    assert running.returncode == 0
+
+
+MOUNT_8 = Path("/sbin/mount.fuse")
+FROM_FSTAB = """
+mount --bind "$1" /sbin/mount.fuse  # what mount(8) calls for fuse.shardfs, in this namespace alone
+mount -a -T "$2"
+cat "$3/latest/a.txt"
+mount -a -T "$2"  # finds that it is mounted
+grep -c " fuse.shardfs ro," /proc/self/mounts
+umount "$3"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts from fstab")
+@pytest.mark.skipif(not MOUNT_8.exists(), reason="fuse3 is not installed")
+def test_mount_8_takes_the_printed_line_of_fstab(project: Shell, point: Path, tmp_path: Path) -> None:
+    helper, table = tmp_path / "mount.shardfs", tmp_path / "fstab"
+    helper.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path}\n"
+        "from shardfs_cli.mount_helper import main\nmain()\n"
+    )
+    helper.chmod(0o755)
+    given = ("--read-only", "--branch", "main", "--engine", "kernel", "--deadline", "7")
+    table.write_text(project("mount", point, *given, "--print-fstab").out)
+    assert not point.exists()
+    point.mkdir()
+    before = Path("/proc/self/mounts").read_text().count(" fuse.shardfs ro,")
+    command = ["unshare", "--mount", "sh", "-ec", FROM_FSTAB, "sh", *map(str, (helper, table, point))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["hello", str(before + 1)]
+    until(lambda: project("mounts", "--json").json == [])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("SRC DIR", "mount -q --source SRC -- DIR"),
+        ("SRC DIR -o ro,x", "mount -q --source SRC -o ro,x -- DIR"),
+        ("SRC DIR -sv -n -t fuse.shardfs -N 5 -oro", "mount -q --source SRC -o ro -- DIR"),
+        ("-o ro SRC DIR", "mount -q --source SRC -o ro -- DIR"),
+        ("SRC DIR -f", None),
+        ("SRC", "mount --help"),
+        ("SRC DIR -z", "mount --help"),
+    ],
+)
+def test_helper_of_mount_8_is_called_as_its_page_says(given: str, wanted: str | None) -> None:
+    assert translated(given.split()) == (None if wanted is None else wanted.split())
+
+
+def test_printed_unit_starts_what_was_asked_for(project: Shell, point: Path) -> None:
+    text = project("mount", point, "--metrics", "0", "-o", "safe,nonempty", "--print-systemd").out
+    [start] = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    words = shlex.split(start.removeprefix("ExecStart="))
+    assert Path(words[0]).is_absolute()
+    running = project.start(*words[1:])
+    until(lambda: (point / "latest").is_symlink())
+    project("umount", point)
+    assert running.communicate(timeout=60)[1] == b""
+    assert running.returncode == 0
+
+
+def test_values_that_fstab_cannot_hold_are_refused(project: Shell, point: Path) -> None:
+    assert "a comma ends a word" in project("mount", point, "--log-file", "a,b", "--print-fstab", status=2).err

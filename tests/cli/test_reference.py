@@ -49,6 +49,7 @@ def test_every_schema_is_of_a_command() -> None:
         "error",
         "branch NAME",
         "tag NAME",
+        "mounts --check",
         "stats --by file",
         "stats --by tensor",
     }

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
+import getpass
 import os
-from dataclasses import dataclass, replace
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, get_args
+from typing import get_args
 
 import click
 
-from shardfs.errors import UsageError
+from shardfs.mount import operating
+from shardfs.mount.operating import LogFormat, LogLevel, Operating
 from shardfs.mount.options import Engine
 from shardfs_cli import output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context, file_path
+from shardfs_cli.mount_choice import Choice, with_words, words_of
 from shardfs_cli.mounting import record_json
 from shardfs_cli.numbers import Amount
-
-# What mount(8) passes on from fstab: said already by how this program mounts, or meant for others.
-_IGNORED: Final = frozenset(
-    {"rw", "dev", "nodev", "suid", "nosuid", "exec", "atime", "noatime", "relatime", "defaults", "default_permissions",
-     "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "sync", "async"}
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the user chose, by options or by the words of -o."""
-
-    source: str = "."
-    remote: str | None = None
-    branch: str | None = None
-    read_only: bool = False
-    allow_other: bool = False
-    nonempty: bool = False
-    deadline: float | None = None
-    engine: Engine = "auto"
 
 
 @define(
@@ -47,6 +32,8 @@ class Choice:
         "shardfs mount ./exp2 --branch exp2",
         "shardfs mount ./models --remote http://127.0.0.1:8750/demo",
         "shardfs mount -f ./models -o ro,allow_other",
+        "shardfs mount /mnt/models --metrics 9750 --log-format json",
+        "shardfs mount /mnt/models --read-only --print-systemd",
     ),
 )
 @click.argument("mountpoint")
@@ -67,10 +54,38 @@ class Choice:
     "--engine", type=click.Choice(get_args(Engine)), default="auto",
     help="What speaks to the kernel: shardfs itself, or libfuse.",
 )  # fmt: skip
+@click.option("--safe", is_flag=True, help="Without any ability of the kernel that a mount can do without.")
+@click.option(
+    "--no-passthrough", "passthrough", flag_value=False, default=True,
+    help="The kernel reads no plain files itself, where it could.",
+)  # fmt: skip
+@click.option("--log-file", metavar="FILE", help="Write the log to FILE (default: see `shardfs mounts --json`).")
+@click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="What is worth a line (default: info).")
+@click.option(
+    "--log-format", type=click.Choice(get_args(LogFormat)), default="text",
+    help="Lines for people, or one JSON object a line; with -f and without --log-file on standard error.",
+)  # fmt: skip
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", help="Serve /metrics for Prometheus and /healthz, on 127.0.0.1 without HOST."
+)
+@click.option(
+    "--print-fstab", "printed", flag_value="fstab", default=None,
+    help="Only print the line of /etc/fstab for these options.",
+)  # fmt: skip
+@click.option(
+    "--print-systemd", "printed", flag_value="systemd", help="Only print a unit of systemd for these options."
+)
 @click.option("--source", default=".", hidden=True, help="Directory of the repository, or a URL.")
 @click.pass_obj
 def command(
-    context: Context, /, mountpoint: str, *, foreground: bool, words: tuple[str, ...], **chosen: object
+    context: Context,
+    /,
+    mountpoint: str,
+    *,
+    foreground: bool,
+    words: tuple[str, ...],
+    printed: str | None,
+    **chosen: object,
 ) -> None:
     """Show every version as a read-only directory below MOUNTPOINT, and a writable staging directory.
 
@@ -80,9 +95,14 @@ def command(
 
     Returns when the mount can be used. A missing MOUNTPOINT is made, and removed when the mount ends.
     """
-    choice = _with_words(Choice(**chosen), words)  # type: ignore[arg-type]
+    choice = with_words(Choice(**chosen), words)  # type: ignore[arg-type]
     if "://" in choice.source:
         choice = replace(choice, remote=choice.source)
+    if choice.metrics is not None:
+        operating.address(choice.metrics)  # a mistake is found before anything happens
+    if printed is not None:
+        context.output.line(_printed(mountpoint, choice, printed).rstrip("\n"))
+        return
     if choice.deadline is not None:
         os.environ["SHARDFS_DEADLINE"] = str(choice.deadline)  # the daemon inherits it
     _mount(context, mountpoint, choice, foreground=foreground)
@@ -98,13 +118,20 @@ def _mount(context: Context, mountpoint: str, choice: Choice, *, foreground: boo
         allow_other=choice.allow_other,
         nonempty=choice.nonempty,
         engine=choice.engine,
+        safe=choice.safe,
+        passthrough=choice.passthrough,
     )
     source = Path(choice.source) if choice.remote is None else absolute(choice.remote)
     if foreground:
         context.output.note(f"mounting on {output.name(mountpoint)}; Ctrl-C ends it")
         output.flush()
     record = session.mount(
-        file_path(mountpoint), source, options, remote=choice.remote is not None, foreground=foreground
+        file_path(mountpoint),
+        source,
+        options,
+        remote=choice.remote is not None,
+        foreground=foreground,
+        operating=_operating(choice, verbose=context.verbose > 0 and not foreground),
     )
     if context.output.json:
         context.output.document(record_json(record, record.status))
@@ -113,32 +140,31 @@ def _mount(context: Context, mountpoint: str, choice: Choice, *, foreground: boo
         context.output.note(f"mounted {output.name(record.source)} on {output.name(str(record.mountpoint))} ({kind})")
 
 
-def _with_words(choice: Choice, given: tuple[str, ...]) -> Choice:
-    """Apply the words of -o.
-
-    Raises:
-        UsageError: a word that has no meaning.
-    """
-    for word in (word for words in given for word in words.split(",") if word):
-        key, _, value = word.partition("=")
-        if key == "ro":
-            choice = replace(choice, read_only=True)
-        elif key in ("allow_other", "nonempty") and not value:
-            choice = replace(choice, **{key: True})  # type: ignore[arg-type]
-        elif key in ("branch", "remote") and value:
-            choice = replace(choice, **{key: value})  # type: ignore[arg-type]
-        elif key == "engine" and value in get_args(Engine):
-            choice = replace(choice, engine=value)  # type: ignore[arg-type]
-        elif key == "deadline" and _is_seconds(value):
-            choice = replace(choice, deadline=float(value))
-        elif key not in _IGNORED:
-            msg = f"-o {word}: not an option; there are ro, allow_other, nonempty, branch=, remote=, deadline=, engine="
-            raise UsageError(msg)
-    return choice
+def _operating(choice: Choice, *, verbose: bool) -> Operating:
+    return Operating(
+        log=None if choice.log_file is None else file_path(choice.log_file).absolute(),
+        log_level=choice.log_level or ("debug" if verbose else None),
+        log_format=choice.log_format,
+        metrics=choice.metrics,
+    )
 
 
-def _is_seconds(text: str) -> bool:
-    try:
-        return 0 < float(text) <= 1e6
-    except ValueError:
-        return False
+def _printed(mountpoint: str, choice: Choice, form: str) -> str:
+    """The line of fstab or the unit of systemd that mounts the same."""
+    from shardfs.mount import units
+    from shardfs_cli.commands.remote import absolute
+
+    point = Path(os.path.abspath(file_path(mountpoint)))  # noqa: PTH100 - looks at nothing
+    remote = choice.remote is not None
+    source = absolute(choice.remote) if choice.remote is not None else str(Path(choice.source).resolve())
+    if choice.log_file is not None:
+        choice = replace(choice, log_file=str(file_path(choice.log_file).absolute()))
+    words = words_of(choice)
+    if form == "fstab":
+        return units.fstab_line(source, point, words, remote=remote)
+    program = shutil.which("shardfs") or sys.argv[0]
+    place = ["--source", source] if not remote else ["--remote", source]
+    given = ["-o", ",".join(words)] if words else []
+    command = [str(Path(program).absolute()), "mount", "-f", *place, *given, "--", str(point)]
+    user = getpass.getuser() if os.geteuid() else None
+    return units.service(command, point, source, user=user, remote=remote)

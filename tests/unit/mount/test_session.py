@@ -15,6 +15,7 @@ from shardfs import mountinfo
 from shardfs.errors import MountError
 from shardfs.mount import records, session, umount
 from shardfs.mount.job import Job
+from shardfs.mount.operating import Operating
 from shardfs.mount.options import MountOptions
 from shardfs.mount.records import MountRecord
 from shardfs.mountinfo import MountRow
@@ -86,7 +87,8 @@ def test_records_are_found_without_a_runtime_directory(tmp_path: Path, monkeypat
 
 def test_jobs_travel_and_hide_credentials(tmp_path: Path) -> None:
     url = "https://me:secret@example.org:8750/demo?token=secret"
-    job = Job(tmp_path, url, True, MountOptions(branch="exp"), True, tmp_path / "log")
+    operating = Operating(tmp_path / "log", log_format="json", metrics="9750")
+    job = Job(tmp_path, url, True, MountOptions(branch="exp"), True, operating)
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
     assert job.public_source == "https://example.org:8750/demo"
     assert replace(job, source="/a@b/c", remote=False).public_source == "/a@b/c"
@@ -184,14 +186,3 @@ def test_importing_the_session_loads_neither_fuse_nor_the_store() -> None:
     program = f"import sys, shardfs.mount.session; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_log_of_a_daemon_stays_small(tmp_path: Path) -> None:
-    program = (
-        "import logging, sys; from pathlib import Path; from shardfs.mount import daemon;"
-        "daemon._log_to(Path(sys.argv[1])); [logging.getLogger('x').warning('y' * 1000) for _ in range(6000)]"
-    )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "log")], check=True)
-    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    assert sorted(sizes) == ["log", "log.1", "log.2", "log.3"]
-    assert max(sizes.values()) <= 1 << 20
