@@ -58,6 +58,20 @@ def top_row(mountpoint: Path) -> MountRow | None:
     return found[-1] if found else None
 
 
+def is_stacked(folder: Path) -> bool:
+    """Whether a directory, existing or not, lies on an overlayfs; False where no table says."""
+    try:
+        found = rows()
+    except MountError:
+        return False
+    above = folder.absolute()
+    while not above.is_dir() and above != above.parent:
+        above = above.parent
+    device = above.stat().st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    return any(row.device == name and row.type == "overlay" for row in found)
+
+
 def own_mounts() -> frozenset[bytes]:
     """Where file systems of this program are mounted, dead ones included; empty where no table says."""
     try:

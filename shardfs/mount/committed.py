@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from shardfs.errors import FsError
@@ -13,6 +14,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, TreeEntry
 from shardfs.mount.magic import magic_xattr
 from shardfs.mount.nodes import Attr, Handle, Named, Node, derived_ino, type_of
+from shardfs.mount.plain import PlainHandle
 from shardfs.mount.source import Content, Source
 from shardfs.mount.view import View
 
@@ -36,17 +38,21 @@ class ContentHandle(Handle):
 
     keep_cache = True
 
-    def __init__(self, node: Node, open_content: Callable[[], Content]) -> None:
+    def __init__(self, node: Node, open_content: Callable[[], Content], note: Callable[[int], None]) -> None:
+        """Args: note: told how many bytes were asked for."""
         super().__init__(node)
         self._open_content = open_content
+        self._note = note
         self._content: Content | None = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Verified bytes; fewer than `size` only at the end."""
+        self._note(size)
         return self._loaded().read_at(offset, size)
 
     def pieces(self, offset: int, size: int) -> Sequence[bytes | memoryview]:
         """Verified bytes in the pieces that they were stored in."""
+        self._note(size)
         return self._loaded().pieces_at(offset, size)
 
     def is_ready(self, offset: int, size: int) -> bool:
@@ -121,7 +127,11 @@ class CommittedView(View):
         entry = node.key.entry
         if not isinstance(entry, FileEntry):
             raise FsError(errno.EISDIR if node.is_dir else errno.ELOOP)
-        return ContentHandle(node, lambda: self._source.open_entry(entry))
+        source = self._source
+        note = partial(source.note_read, entry)
+        content = ContentHandle(node, lambda: source.open_entry(entry), note)
+        plain = source.plain_file(entry)
+        return content if plain is None else PlainHandle(node, plain, entry.size, content)
 
     def get_xattr(self, node: Node, name: bytes) -> bytes:
         """The magic attributes of magic.py; there are no others."""

@@ -89,6 +89,7 @@ class _Daemon:
             read_only=self._record.read_only,
             safe=self._job.options.safe,
             passthrough=self._job.options.passthrough,
+            stacked=any(mountinfo.is_stacked(path) for path in (self._repo.store_path, self._repo.settings.cache_dir)),
         )
         exporter = None
         try:

@@ -19,6 +19,7 @@ class EngineOptions:
         read_only: the kernel refuses every write.
         safe: without any ability of the kernel that it does not have to have.
         passthrough: the kernel reads plain files itself, where it can.
+        stacked: plain files lie on overlayfs; then no overlayfs can lie on the mount.
     """
 
     fsname: str
@@ -26,6 +27,7 @@ class EngineOptions:
     read_only: bool = False
     safe: bool = False
     passthrough: bool = True
+    stacked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

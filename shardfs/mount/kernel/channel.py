@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import logging
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from shardfs.errors import MountError
-from shardfs.mount.kernel.messages import IN_HEADER, OUT_HEADER, Notice
+from shardfs.mount.kernel.messages import (
+    BACKING_CLOSE,
+    BACKING_ID,
+    BACKING_MAP,
+    BACKING_OPEN,
+    IN_HEADER,
+    OUT_HEADER,
+    Notice,
+)
 from shardfs.mount.options import EngineOptions
 from shardfs.mountinfo import TYPE
 
@@ -70,6 +80,19 @@ class Channel:
         May wait until requests are answered: never call it from a thread that answers some.
         """
         return self._send([OUT_HEADER.pack(OUT_HEADER.size + len(body), notice, 0), body])
+
+    def open_backing(self, fd: int) -> int:
+        """Have the kernel know a plain file; the number to open files with.
+
+        Raises:
+            OSError: EPERM without CAP_SYS_ADMIN, ELOOP when the file lies on a file system that lies on another.
+        """
+        return int(fcntl.ioctl(self.fd, BACKING_OPEN, bytearray(BACKING_MAP.pack(fd, 0))))
+
+    def close_backing(self, number: int) -> None:
+        """The kernel may let go of a plain file when its last open file is gone."""
+        with suppress(OSError):
+            fcntl.ioctl(self.fd, BACKING_CLOSE, bytearray(BACKING_ID.pack(number)))
 
     def close(self) -> None:
         """Give the descriptor back; whatever still waits fails."""

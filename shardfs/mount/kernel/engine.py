@@ -7,30 +7,26 @@ import logging
 import os
 import select
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from shardfs.errors import MountError
 from shardfs.mount.kernel import channel as channels
 from shardfs.mount.kernel.channel import Channel
 from shardfs.mount.kernel.encode import Encoder
+from shardfs.mount.kernel.greeting import MAX_SIZE, agree
 from shardfs.mount.kernel.interrupts import Pending
 from shardfs.mount.kernel.messages import (
     BATCH_FORGET_IN,
-    EXPIRE_MINOR,
     FORGET_IN,
     FORGET_ONE,
     IN_HEADER,
-    INIT_IN,
-    INIT_OUT,
     INTERRUPT_IN,
-    MAJOR,
-    MINOR,
-    OLDEST_MINOR,
     Init,
     Opcode,
 )
 from shardfs.mount.kernel.notices import Notices
 from shardfs.mount.kernel.operations import Operations
+from shardfs.mount.kernel.passthrough import Passthrough
 from shardfs.mount.kernel.request import Reply, Request
 from shardfs.mount.kernel.table import Table
 from shardfs.mount.kernel.workers import STUCK_S, Workers
@@ -39,27 +35,27 @@ from shardfs.mount.vfs import Vfs
 
 _log = logging.getLogger(__name__)
 
-_MAX_SIZE: Final = 1 << 20  # bytes of one read or write; more needs a changed sysctl fs.fuse.max_pages_limit
-_PAGE: Final = 4096
-_BUFFER_SIZE: Final = _MAX_SIZE + _PAGE  # the headers of a write come on top
-_MAX_BACKGROUND: Final = 64  # readahead requests in flight
+_BUFFER_SIZE: Final = MAX_SIZE + 4096  # the headers of a write come on top
 _SMALL: Final = 64 << 10  # bytes; larger requests are not copied, a worker gets the whole buffer
 _SPARE: Final = 4  # buffers that are kept for the next large requests
-_WANTED: Final = (
-    Init.ASYNC_READ
-    | Init.ATOMIC_O_TRUNC
-    | Init.BIG_WRITES
-    | Init.AUTO_INVAL_DATA
-    | Init.DO_READDIRPLUS
-    | Init.READDIRPLUS_AUTO
-    | Init.ASYNC_DIO
-    | Init.PARALLEL_DIROPS
-    | Init.POSIX_ACL  # there are none, but so the kernel remembers that
-    | Init.ABORT_ERROR
-    | Init.MAX_PAGES
-    | Init.CACHE_SYMLINKS
-    | Init.HANDLE_KILLPRIV_V2
-)
+
+
+class Counters(NamedTuple):
+    """What the engine did.
+
+    Attributes:
+        requests: that the kernel sent and wants answers to.
+        at_once: of them, answered from memory without a worker.
+        passed_through: files opened so that the kernel reads them itself.
+        refused: plain files that the kernel did not take.
+        passthrough: whether the kernel reads plain files itself.
+    """
+
+    requests: int
+    at_once: int
+    passed_through: int
+    refused: int
+    passthrough: bool
 
 
 def serve(vfs: Vfs, mountpoint: str, options: EngineOptions, ready: Callable[[], None]) -> None:
@@ -76,24 +72,37 @@ def serve(vfs: Vfs, mountpoint: str, options: EngineOptions, ready: Callable[[],
     """
     channel = channels.connect(mountpoint, options)
     try:
-        _Engine(vfs, channel, ready).run()
+        Engine(vfs, channel, options, ready).run()
     finally:
         channel.close()
 
 
-class _Engine:
-    def __init__(self, vfs: Vfs, channel: Channel, ready: Callable[[], None]) -> None:
+class Engine:
+    """Serves one connection."""
+
+    def __init__(self, vfs: Vfs, channel: Channel, options: EngineOptions, ready: Callable[[], None]) -> None:
+        """As `serve`, over a channel that is not closed."""
         self._vfs = vfs
         self._channel = channel
+        self._options = options
         self._ready = ready
         self._table = Table(vfs)
-        self._operations = Operations(vfs, self._table, Encoder(os.getuid(), os.getgid()))
+        self._passthrough = Passthrough(channel)
+        encoder = Encoder(os.getuid(), os.getgid())
+        self._operations = Operations(vfs, self._table, encoder, self._passthrough, is_safe=options.safe)
         self._pending = Pending()
         self._workers = Workers(self._work)
         self._notices = Notices(vfs, channel, self._table)
         self._spare: list[bytearray] = []
         self._incoming = select.poll()
         self._incoming.register(channel.fd, select.POLLIN)
+        self._requests = self._at_once = 0
+        vfs.counters["engine"] = self.counters
+
+    def counters(self) -> Counters:
+        """So far."""
+        passthrough = self._passthrough
+        return Counters(self._requests, self._at_once, passthrough.opened, passthrough.refused, passthrough.is_on)
 
     def run(self) -> None:
         """Receive requests until there are no more."""
@@ -138,11 +147,14 @@ class _Engine:
             self._pending.interrupt(INTERRUPT_IN.unpack_from(request.body)[0])
         elif opcode == Opcode.INIT:
             self._greet(request)
-        elif self._is_quick(request):
-            self._answer(request, lambda: True)
         else:
-            self._pending.add(request)
-            self._workers.put(request)
+            self._requests += 1
+            if self._is_quick(request):
+                self._at_once += 1
+                self._answer(request, lambda: True)
+            else:
+                self._pending.add(request)
+                self._workers.put(request)
 
     def _is_quick(self, request: Request) -> bool:
         try:
@@ -152,15 +164,15 @@ class _Engine:
 
     def _greet(self, request: Request) -> None:
         """INIT: agree on a protocol and begin."""
-        major, minor, readahead, flags = INIT_IN.unpack_from(request.body)
-        if (major, minor) < (MAJOR, OLDEST_MINOR):
+        try:
+            agreed = agree(request.body, self._options)
+        except MountError:
             self._channel.fail(request.unique, errno.EPROTO)
-            msg = f"the kernel speaks FUSE {major}.{minor}, not {MAJOR}.{OLDEST_MINOR}; mount with --engine libfuse"
-            raise MountError(msg)
-        limits = (_MAX_BACKGROUND, _MAX_BACKGROUND * 3 // 4, _MAX_SIZE, 1, _MAX_SIZE // _PAGE, 0, 0)
-        readahead = max(readahead, _MAX_SIZE)
-        self._channel.reply(request.unique, (INIT_OUT.pack(MAJOR, MINOR, readahead, flags & _WANTED, *limits),))
-        self._notices.start(can_expire=minor >= EXPIRE_MINOR)
+            raise
+        self._channel.reply(request.unique, (agreed.answer,))
+        self._passthrough.is_on = Init.PASSTHROUGH in agreed.abilities
+        if not self._options.safe:
+            self._notices.start(can_expire=agreed.can_expire)
         self._ready()
 
     def _work(self, request: Request) -> None:

@@ -24,6 +24,7 @@ from shardfs.mount.kernel.messages import (
     WRITE_OUT,
     OpenFlag,
 )
+from shardfs.mount.kernel.passthrough import Passthrough
 from shardfs.mount.kernel.request import Reply, Request
 from shardfs.mount.kernel.table import Known, Table
 from shardfs.mount.nodes import Handle, Node
@@ -35,10 +36,11 @@ _KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE
 class Files:
     """Answers to requests about open files."""
 
-    def __init__(self, vfs: Vfs, table: Table, entries: Entries) -> None:
+    def __init__(self, vfs: Vfs, table: Table, entries: Entries, passthrough: Passthrough) -> None:
         self._vfs = vfs
         self._table = table
         self._entries = entries
+        self._passthrough = passthrough
         self._numbers = itertools.count(1)
         self._open: dict[int, Handle] = {}
 
@@ -62,9 +64,9 @@ class Files:
         handle = self._vfs.open(known.node, flags)
         if more & OPEN_KILL_SUIDGID and flags & os.O_TRUNC:
             drop_privileges(self._vfs, known.node)
-        number = self._remember(known, handle)
-        request.undo = lambda: self._forget(known, number)
-        return (self._open_out(number, handle),)
+        number, opened = self._begin(known, handle)
+        request.undo = lambda: self._end(known, number)
+        return (opened,)
 
     def create(self, request: Request) -> Reply:
         """CREATE: make and open."""
@@ -73,14 +75,14 @@ class Files:
         parent = self._table.get(request.nodeid)
         handle = self._vfs.create(parent.node, name, stat.S_IMODE(mode), flags)
         known, entry = self._entries.tell(parent, name, handle.node, self._vfs.fgetattr(handle))
-        number = self._remember(known, handle)
+        number, opened = self._begin(known, handle)
 
         def undo() -> None:
-            self._forget(known, number)
+            self._end(known, number)
             self._entries.forget(known)
 
         request.undo = undo
-        return (entry, self._open_out(number, handle))
+        return (entry, opened)
 
     def read(self, request: Request) -> Reply:
         """READ."""
@@ -108,7 +110,7 @@ class Files:
 
     def release(self, request: Request) -> Reply:
         """RELEASE: the last descriptor and mapping is gone."""
-        self._forget(self._table.get(request.nodeid), HANDLE_IN.unpack_from(request.body)[0])
+        self._end(self._table.get(request.nodeid), HANDLE_IN.unpack_from(request.body)[0])
         return ()
 
     def allocate(self, request: Request) -> Reply:
@@ -124,25 +126,27 @@ class Files:
     def _of(self, request: Request) -> Handle:
         return self._open[HANDLE_IN.unpack_from(request.body)[0]]
 
-    def _open_out(self, number: int, handle: Handle) -> bytes:
-        flags = 0
-        if handle.keep_cache:  # its content never changes: nothing to flush either
-            flags |= OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH
-        if handle.direct_io:
-            flags |= OpenFlag.DIRECT_IO
-        return OPEN_OUT.pack(number, flags, 0)
-
-    def _remember(self, known: Known, handle: Handle) -> int:
+    def _begin(self, known: Known, handle: Handle) -> tuple[int, bytes]:
+        """Remember an open file: its number, and what the kernel is told of it."""
         number = next(self._numbers)
         self._open[number] = handle
         if not known.is_committed:
             known.handles.append(handle)
-        return number
+        backing = self._passthrough.begin(known, handle)
+        flags = OpenFlag.NOFLUSH if handle.keep_cache else OpenFlag(0)  # content that never changes: nothing to flush
+        if backing:
+            flags |= OpenFlag.PASSTHROUGH
+        elif handle.keep_cache:
+            flags |= OpenFlag.KEEP_CACHE
+        if handle.direct_io:
+            flags |= OpenFlag.DIRECT_IO
+        return number, OPEN_OUT.pack(number, flags, backing)
 
-    def _forget(self, known: Known, number: int) -> None:
+    def _end(self, known: Known, number: int) -> None:
         handle = self._open.pop(number)
         with suppress(ValueError):
             known.handles.remove(handle)
+        self._passthrough.end(known)
         self._vfs.release(handle)
 
 

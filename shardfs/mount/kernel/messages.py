@@ -78,6 +78,8 @@ class Init(IntFlag):
     MAX_PAGES = 1 << 22
     CACHE_SYMLINKS = 1 << 23
     HANDLE_KILLPRIV_V2 = 1 << 28
+    EXT = 1 << 30  # both messages have a second word of abilities, the upper half of this number
+    PASSTHROUGH = 1 << 37
 
 
 class OpenFlag(IntFlag):
@@ -87,6 +89,7 @@ class OpenFlag(IntFlag):
     KEEP_CACHE = 1 << 1
     CACHE_DIR = 1 << 3
     NOFLUSH = 1 << 5
+    PASSTHROUGH = 1 << 7  # goes with NOFLUSH and DIRECT_IO alone
 
 
 class Valid(IntFlag):
@@ -114,6 +117,7 @@ OUT_HEADER: Final = Struct("=IiQ")  # length, negative errno or notice, unique o
 
 # Requests, behind the header
 INIT_IN: Final = Struct("=IIII")  # major, minor, max_readahead, flags
+INIT_EXT_IN: Final = Struct("=16xI")  # upper half of the flags, where the lower one has EXT
 FORGET_IN: Final = Struct("=Q")  # lookups
 BATCH_FORGET_IN: Final = Struct("=II")  # count, -
 FORGET_ONE: Final = Struct("=QQ")  # nodeid, lookups
@@ -134,8 +138,9 @@ FALLOCATE_IN: Final = Struct("=QQQI")  # handle, offset, length, mode
 INTERRUPT_IN: Final = Struct("=Q")  # unique of the interrupted request
 
 # Replies, behind the header
-INIT_OUT: Final = Struct("=IIIIHHIIHHI28x")
-# major, minor, max_readahead, flags, max_background, congestion threshold, max_write, time granularity, max_pages, -, -
+INIT_OUT: Final = Struct("=IIIIHHIIHHII24x")
+# major, minor, max_readahead, flags, max_background, congestion threshold, max_write, time granularity, max_pages, -,
+# upper half of the flags, max_stack_depth
 ATTR: Final = Struct("=QQQQQQIIIIIIIIII")
 # ino, size, blocks, atime, mtime, ctime, 3 x nanoseconds, mode, nlink, uid, gid, device, block size, flags
 ENTRY_OUT: Final = Struct(
@@ -143,7 +148,7 @@ ENTRY_OUT: Final = Struct(
 )  # nodeid, generation, entry and attribute timeouts: seconds, nanoseconds; then ATTR
 ENTRY_OUT_SIZE: Final = ENTRY_OUT.size + ATTR.size
 ATTR_OUT: Final = Struct("=QII")  # timeout: seconds, nanoseconds; then ATTR
-OPEN_OUT: Final = Struct("=QII")  # handle, flags, -
+OPEN_OUT: Final = Struct("=QII")  # handle, flags, number of the backing file
 WRITE_OUT: Final = Struct("=II")  # size, -
 GETXATTR_OUT: Final = Struct("=II")  # size, -
 STATFS_OUT: Final = Struct("=QQQQQIII28x")  # blocks, free, available, files, free files, block, name, fragment size
@@ -152,3 +157,9 @@ DIRENT: Final = Struct("=QQII")  # ino, position of the next entry, size of the 
 # Notices
 INVAL_INODE_OUT: Final = Struct("=Qqq")  # nodeid, offset (negative: only attributes), length (0: to the end)
 INVAL_ENTRY_OUT: Final = Struct("=QII")  # parent, size of the name, flags; then the name and a zero
+
+# ioctl(2) on the descriptor: numbers of _IOW(229, 1, struct fuse_backing_map) and _IOW(229, 2, uint32_t)
+BACKING_OPEN: Final = 0x4010E501  # BACKING_MAP; returns the number of the backing file
+BACKING_CLOSE: Final = 0x4004E502  # BACKING_ID
+BACKING_MAP: Final = Struct("=iI8x")  # descriptor, flags
+BACKING_ID: Final = Struct("=I")

@@ -32,6 +32,8 @@ class Known:
         lookups: how often the kernel was told of it.
         is_warm: of a committed directory: its entries have been read, to look at them takes no time.
         handles: open files of the staging area: how one without a name is found.
+        opens: open files of any kind.
+        backing: the number of the plain file that they pass through to; 0: they use the node's pages.
         place: parent and name as last looked up.
     """
 
@@ -43,6 +45,8 @@ class Known:
     lookups: int = 0
     is_warm: bool = False
     handles: list[Handle] = field(default_factory=list)
+    opens: int = 0
+    backing: int = 0
     place: tuple[int, bytes] = (0, b"")
 
 
