@@ -3,6 +3,7 @@
 # make check   lint, types, layers
 # make fuzz    decoders against made-up payloads for a minute, where atheris is installed
 # make bench   tables of times and bytes beside other tools
+# make bench-mount   tables of reads through mounts beside other tools
 # make format  rewrite the sources as the formatter wants them
 # Each installs what it misses first; see .ci/setup.
 
@@ -10,7 +11,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check fuzz bench format setup clean
+.PHONY: demo test check fuzz bench bench-mount format setup clean
 
 setup:
 	@.ci/setup
@@ -37,12 +38,15 @@ fuzz: setup
 bench:
 	@.ci/setup bench
 	$(BIN)/python -m tests.benchmarks.bench_commit
-	$(BIN)/python -m tests.benchmarks.bench_mount
 	$(BIN)/python -m tests.benchmarks.bench_bytes --series build/series
 	$(BIN)/python -m tests.benchmarks.bench_ingest --series build/series
 	$(BIN)/python -m tests.benchmarks.bench_small --repeats 1
 	$(BIN)/python -m tests.benchmarks.bench_codecs build/series/mlm
 	$(BIN)/python -m tests.benchmarks.bench_depth build/series/mlm/bf16_v[0-5].safetensors
+
+bench-mount:
+	@.ci/setup bench
+	$(BIN)/python -m tests.benchmarks.bench_mount --series build/series $(BENCH_FLAGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,117 +1,86 @@
-"""Read a checkpoint through the mounts of shardfs and its peers.
+"""Read checkpoints, trees and histories through the mounts of shardfs and its peers.
 
-    python -m tests.benchmarks.bench_mount [--repeats N] [--only NAME ...]
+    python -m tests.benchmarks.bench_mount [--quick] [--series FOLDER] [--repeats N] [--only NAME ...] [--part PART ...]
 
-Four versions are stored, the last one is read. Cold: a fresh mount (no pages, no memory of the daemon) and
-the store's pages dropped with POSIX_FADV_DONTNEED. Warm: the file is opened and read again. Every tool's
-bytes are compared with the original.
+Cold: a fresh mount, whose daemon remembers nothing, over a store whose pages were dropped from the page cache with
+POSIX_FADV_DONTNEED. Hot: the same once more, with everything opened again. The bytes of every mount are compared with
+the original. A row of a tool is measured up to --repeats times, but not again once it took 5 s. --quick runs everything
+once and leaves out what needs a model in training or 1 GB.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
-import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.bench_commit import SERIES, make_series
-from tests.benchmarks.measuring import (
-    MB,
-    drop_page_cache,
-    machine,
-    median,
-    read_seconds,
-    read_sha256,
-    table,
-    with_ratio,
-)
-from tests.benchmarks.tools import MOUNTABLE, Tool, commands, present
+from tests.benchmarks.measuring import MB, invocation, machine
+from tests.benchmarks.mounts import listing, peers, reading, reports, scale, subjects, targets
+from tests.benchmarks.mounts.loading import Loader
+from tests.benchmarks.mounts.patterns import Patterns
+from tests.benchmarks.tools import Tool, commands, present
 
-FILE = "model.safetensors"
-TITLE = "fp32, two of six layers train"
-
-
-@dataclass
-class Times:
-    """Seconds of every run of one tool."""
-
-    ready: list[float] = field(default_factory=list)
-    cold: list[float] = field(default_factory=list)
-    warm: list[float] = field(default_factory=list)
+REPEATS = 3
+# Rows and tools that tell something new about a subject; a version that is no difference gains nothing by optimize.
+UNCHAINED = tuple(tool for tool in peers.ALL if tool is not peers.Optimized)
+PARTS = {
+    "small": (subjects.small, reading.ROWS, UNCHAINED),
+    "tuned": (
+        subjects.tuned,
+        (reading.SEQUENTIAL, reading.FAULTS, reading.LOAD_FILE, reading.ONE_TENSOR),
+        peers.ALL,
+    ),
+    "large": (subjects.large, reading.LARGE_ROWS, UNCHAINED),
+}
+QUICK = ("small", "lists", "scale")
 
 
-def prepare(tool: type[Tool], files: list[Path], scratch: Path) -> Tool:
-    """A store that holds all versions."""
-    running = tool(scratch)
-    running.do_create()
-    for number, file in enumerate(files, start=1):
-        shutil.copyfile(file, running.project / FILE)
-        running.do_commit(number)
-    return running
-
-
-def measure(running: Tool, number: int, times: Times, digest: str) -> None:
-    """One mount: ready, cold read, warm read, comparison."""
-    drop_page_cache(running.scratch / running.store)
-    start = time.perf_counter()
-    try:
-        path = running.do_mount(number) / FILE
-        times.ready.append(time.perf_counter() - start)
-        times.cold.append(read_seconds(path))
-        times.warm.append(read_seconds(path))
-        if read_sha256(path) != digest:
-            raise SystemExit(f"{running.name}: the mount serves other bytes than were stored")
-    finally:
-        running.do_unmount()
-
-
-def native(file: Path, repeats: int) -> Times:
-    """The same reads of the plain file."""
-    times = Times(ready=[0.0])
-    for _ in range(repeats):
-        drop_page_cache(file.parent)
-        times.cold.append(read_seconds(file))
-        times.warm.append(read_seconds(file))
-    return times
-
-
-def row(name: str, times: Times, base: Times | None, size: int) -> list[str]:
-    """Medians of one tool beside those of shardfs; speeds in MB/s."""
-
-    def speed(seconds: list[float]) -> float:
-        return size / MB / median(seconds)
-
-    return [
-        name,
-        f"{median(times.ready):.2f}" if any(times.ready) else "-",
-        with_ratio(speed(times.cold), speed(base.cold) if base else None, 0),
-        with_ratio(speed(times.warm), speed(base.warm) if base else None, 0),
-    ]
+def read(part: str, series: Path, there: Sequence[type[Tool]], repeats: int) -> list[targets.Check]:
+    """Measure one checkpoint and print its tables."""
+    make, rows, wanted = PARTS[part]
+    tools = [tool for tool in wanted if tool in there]
+    subject = make(series)
+    with tempfile.TemporaryDirectory(prefix="shardfs-bench-") as name, Loader() as loader:
+        work = Path(name)
+        using = reading.Instruments(Patterns.build(work), loader)
+        results = reading.measure(subject, rows, tools, using, repeats, work)
+    sizes = ", ".join(f"{file.stat().st_size / MB:.1f} MB" for file in subject.newest.values())
+    print(f"### {subject.title} ({sizes})\n")
+    for state in reading.STATES:
+        print(reports.speeds(results, tools, state) + "\n")
+    print(reports.costs(results, tools) + "\n", flush=True)
+    return list(targets.of_reads(results))
 
 
 def main() -> None:
     """Run everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="+", help="names of tools")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--series", type=Path, default=Path("build/series"), help="checkpoints, made when missing")
+    parser.add_argument("--repeats", type=int, default=None)
+    parser.add_argument("--only", nargs="+", default=[], help="names of tools")
+    parser.add_argument("--part", nargs="+", choices=(*PARTS, "lists", "scale"))
     given = parser.parse_args()
-    tools = [tool for tool in present(MOUNTABLE, to_mount=True) if not given.only or tool.name in given.only]
+    repeats = given.repeats or (1 if given.quick else REPEATS)
+    parts = given.part or (QUICK if given.quick else (*PARTS, "lists", "scale"))
+    given.series.mkdir(parents=True, exist_ok=True)
+    there = [tool for tool in present(peers.ALL, to_mount=True) if not given.only or tool.name in given.only]
+    checks: list[targets.Check] = []
+    print(f"## Reads through mounts\n\n{machine()} of up to {repeats} runs. Made by `{invocation()}`.\n", flush=True)
+    for part in PARTS:
+        if part in parts:
+            checks += read(part, given.series, there, repeats)
     with tempfile.TemporaryDirectory(prefix="shardfs-bench-") as name:
-        work = Path(name)
-        files = make_series(work / "series", SERIES[TITLE])
-        size, digest = files[-1].stat().st_size, read_sha256(files[-1])
-        running = [prepare(tool, files, work / tool.name) for tool in tools]
-        times = {tool.name: Times() for tool in tools}
-        for _ in range(given.repeats):
-            for tool in running:
-                measure(tool, len(files), times[tool.name], digest)
-        times["plain file"] = native(files[-1], given.repeats)
-    print(f"## Read of a mounted checkpoint\n\n{machine()} of {given.repeats} runs. {TITLE}; {size / MB:.1f} MB.\n")
-    head = ["", "mount ready, s", "cold read, MB/s", "second read, MB/s"]
-    print(table(head, [row(name, taken, times.get("shardfs"), size) for name, taken in times.items()]) + "\n")
-    print(commands(tools, to_mount=True))
+        if "lists" in parts:
+            text, times = listing.report(repeats, Path(name), given.only)
+            print(f"### Listings\n\n`ls -lR` of versions of 500 files; `ls -l` and `ls` of a directory.\n\n{text}\n")
+            checks += targets.of_lists(times)
+        if "scale" in parts:
+            text, found = scale.report(repeats, Path(name))
+            print(f"### Large repositories\n\n{text}\n")
+            checks += targets.of_scale(found)
+    print(f"### Targets\n\n{targets.report(checks)}\n\n{commands(there, to_mount=True)}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ from tests.benchmarks.measuring import Cost, run, size_of
 
 MOUNT_DEADLINE_S = 60
 
-# The shardfs of the environment that runs the benchmark, whether that is activated or not.
-os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+# The shardfs of the environment that runs the benchmark, whether that is activated or not, and the peers that are
+# Python packages: those have an environment of their own, made by `.ci/setup bench`.
+PEERS = Path(__file__).parents[2] / "build" / "peers" / "bin"
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}:{PEERS}"
 
 
 class Tool:
@@ -34,6 +36,7 @@ class Tool:
     store: ClassVar[str] = "store"
     create: ClassVar[tuple[str, ...]]
     commit: ClassVar[tuple[str, ...]]
+    finish: ClassVar[tuple[str, ...]] = ()  # after the last commit, before the first mount
     look: ClassVar[tuple[str, ...]] = ()  # tells that nothing changed; without it the tool commits again
     mount: ClassVar[str] = ""
     stays: ClassVar[bool] = False  # the mount command stays in front
@@ -42,6 +45,7 @@ class Tool:
         self.scratch = scratch
         self.project = scratch / "project"
         self.mountpoint = scratch / "mnt"
+        self.variables: dict[str, str] = {}  # what else is replaced in commands, by name
         self._daemon: subprocess.Popen[bytes] | None = None
         for folder in (self.project, self.mountpoint, scratch / "home"):
             folder.mkdir(parents=True)
@@ -85,6 +89,14 @@ class Tool:
         """Store the project as version `number` and wait until it is on the disk."""
         return self._durably(self.commit, number)
 
+    def do_finish(self) -> None:
+        """Do what comes after the last commit."""
+        for line in self.finish:
+            self._run(line)
+
+    def reset(self) -> None:
+        """Take away what earlier mounts left to make later ones faster; not while it is mounted."""
+
     def do_look(self, number: int) -> Cost:
         """Notice that the project is still version `number - 1`."""
         return self._durably(self.look or self.commit, number)
@@ -103,7 +115,10 @@ class Tool:
 
     def do_mount(self, number: int) -> Path:
         """Mount version `number`; returns the folder that holds it."""
-        argv = shlex.split(self.mount.replace("$N", str(number)))
+        line = self.mount
+        for name, value in {"N": str(number), **self.variables}.items():
+            line = line.replace(f"${name}", value)
+        argv = shlex.split(line)
         folder = self.folder_of(number)
         if self.stays:
             self._daemon = subprocess.Popen(
@@ -241,7 +256,7 @@ class Copy(Tool):
 class Squashfs(Tool):
     """One compressed image of the last version, mounted with squashfuse; it keeps no versions."""
 
-    name = "squashfuse"
+    name = "squashfuse zstd"
     programs = ("mksquashfs", "squashfuse")
     version_of = "mksquashfs -version"
     create = ("mkdir store",)
@@ -269,9 +284,9 @@ def commands(tools: list[type[Tool]], *, to_mount: bool = False, to_look: bool =
     lines = []
     for tool in tools:
         lines.append(f"# {tool.version()}")
-        lines += tool.create + tool.commit
+        lines += tool.create + tool.commit + tool.finish
         if to_look:
             lines += tool.look
-        if to_mount:
+        if to_mount and tool.mount:
             lines.append(tool.mount)
     return "```\n" + "\n".join(lines) + "\n```"

@@ -1,0 +1,1 @@
+"""Parts of `bench_mount`: who is measured, with what, and how."""

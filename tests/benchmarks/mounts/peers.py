@@ -1,0 +1,183 @@
+"""Who is measured: shardfs in its variants, and tools that mount archives, images and web servers.
+
+Tools with versions are in `tools.py`; those here mount a single one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar
+
+from tests import nginx
+from tests.benchmarks.tools import Borg, Casync, Copy, Restic, Shardfs, Squashfs, Tool
+
+_SITE = """
+events {}
+pid FOLDER/nginx.pid;
+http {
+    access_log off;
+    server {
+        listen 127.0.0.1:PORT;
+        root FOLDER;
+        autoindex on;
+    }
+}
+"""
+
+
+def _understands(*words: str) -> bool:
+    """Whether the help of a command of shardfs has its last word."""
+    done = subprocess.run(["shardfs", *words[:-1], "--help"], check=False, capture_output=True, text=True)
+    return done.returncode == 0 and words[-1] in done.stdout
+
+
+class Cold(Shardfs):
+    """Chunks are read from packs, decoded and verified; nothing is left from an earlier mount."""
+
+    def reset(self) -> None:
+        shutil.rmtree(self.scratch / "home" / "cache", ignore_errors=True)
+
+
+class Optimized(Cold):
+    """After `shardfs optimize`: the newest version is no longer stored as differences."""
+
+    name = "shardfs, optimized"
+    finish = ("shardfs -C project optimize",)
+
+
+class Libfuse(Cold):
+    """The portable engine."""
+
+    name = "shardfs, libfuse"
+    mount = "shardfs -C project mount --engine libfuse ../mnt"
+
+
+class Warm(Shardfs):
+    """A plain file beside the chunks, which the kernel reads by itself."""
+
+    name = "shardfs, warm"
+    finish = ("shardfs -C project warm HEAD",)
+
+    @classmethod
+    def missing(cls, *, to_mount: bool = False) -> list[str]:
+        return super().missing(to_mount=to_mount) or ([] if _understands("warm", "REV") else ["shardfs warm"])
+
+
+class WarmServed(Warm):
+    """The same plain file, served by the daemon: what users other than root get."""
+
+    name = "shardfs, warm, served"
+    mount = "shardfs -C project mount --no-passthrough ../mnt"
+
+    @classmethod
+    def missing(cls, *, to_mount: bool = False) -> list[str]:
+        passes = _understands("mount", "--no-passthrough")
+        return super().missing(to_mount=to_mount) or ([] if passes else ["shardfs mount --no-passthrough"])
+
+
+class Plain(Copy):
+    """The file itself."""
+
+    name = "plain file"
+
+    def do_mount(self, number: int) -> Path:
+        return self.scratch / "store" / f"v{number}"
+
+
+class KernelImage(Tool):
+    """An image that the kernel mounts, which takes root."""
+
+    programs: ClassVar[tuple[str, ...]] = ("mount", "umount")
+    create = ("mkdir store",)
+    file_system: ClassVar[str]
+
+    @classmethod
+    def missing(cls, *, to_mount: bool = False) -> list[str]:
+        if absent := super().missing(to_mount=to_mount):
+            return absent
+        known = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
+        if cls.file_system not in known:
+            return [f"{cls.file_system} in this kernel"]
+        return [] if os.geteuid() == 0 else ["root"]
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", str(self.mountpoint)], check=True)
+
+
+class Erofs(KernelImage):
+    """EROFS with lz4hc, which is what mkfs.erofs of Debian 12 can do, in clusters of 64 KiB."""
+
+    name = "EROFS lz4hc (kernel)"
+    programs = ("mkfs.erofs", *KernelImage.programs)
+    file_system = "erofs"
+    version_of = "sh -c 'mkfs.erofs -V 2>&1; true'"
+    commit = ("mkfs.erofs --quiet -zlz4hc -C65536 store/image project",)
+    mount = "mount -t erofs -o ro,loop store/image mnt"
+
+
+class SquashfsKernel(KernelImage):
+    """The image of squashfuse, mounted by the kernel."""
+
+    name = "squashfs zstd (kernel)"
+    programs = ("mksquashfs", *KernelImage.programs)
+    file_system = "squashfs"
+    version_of = Squashfs.version_of
+    commit = Squashfs.commit
+    mount = "mount -t squashfs -o ro,loop store/image mnt"
+
+
+class Ratarmount(Tool):
+    """A tar archive without compression, which ratarmount reads fastest."""
+
+    name = "ratarmount (plain tar)"
+    programs = ("ratarmount", "tar")
+    version_of = "sh -c 'ratarmount --version | head -n 1'"
+    create = ("mkdir store",)
+    commit = ("tar -cf store/v$N.tar -C project .",)
+    mount = "ratarmount store/v$N.tar mnt"
+
+
+class Rclone(Tool):
+    """Files of a web server on the loopback interface, with a cache of whole files."""
+
+    name = "rclone (HTTP, full cache)"
+    programs = ("rclone",)
+    version_of = "rclone version"
+    create = ("mkdir store",)
+    commit = ("cp -r project store/v$N",)
+    mount = "rclone mount :http: mnt --http-url http://127.0.0.1:$PORT/v$N/ --vfs-cache-mode full --read-only"
+    stays = True
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__(scratch)
+        self._server = ExitStack()
+
+    @classmethod
+    def missing(cls, *, to_mount: bool = False) -> list[str]:
+        return super().missing(to_mount=to_mount) or ([] if nginx.NGINX else ["nginx"])
+
+    def reset(self) -> None:
+        shutil.rmtree(self.scratch / "home" / "cache", ignore_errors=True)
+
+    def do_mount(self, number: int) -> Path:
+        port = nginx.free_port()
+        store = self.scratch / "store"
+        site = nginx.replaced(_SITE, {"FOLDER": str(store), "PORT": str(port)})
+        self._server.enter_context(nginx.nginx(store, site, port))
+        self.variables["PORT"] = str(port)
+        return super().do_mount(number)
+
+    def do_unmount(self) -> None:
+        super().do_unmount()
+        self._server.close()
+
+
+KERNELS = (Plain, Erofs, SquashfsKernel)
+FUSE = (Squashfs, Casync, Borg, Restic, Ratarmount, Rclone)
+COMPRESSED_FUSE = (Squashfs, Casync, Borg, Restic)
+VARIANTS = (Cold, Optimized, Warm, WarmServed, Libfuse)
+ALL: tuple[type[Tool], ...] = (*VARIANTS, *KERNELS, *FUSE)
