@@ -9,6 +9,7 @@ from pathlib import Path
 from shardfs.formats.ids import ChunkId, TreeId, chunk_id
 from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, Tree, TreeEntry
 from shardfs.staging.area import Area
+from shardfs.staging.layers import Layered
 from shardfs.staging.nodes import PathKey
 from shardfs.staging.snapshot import PrivateFile, Snapshot
 
@@ -36,6 +37,9 @@ class Bytes:
 
     def is_ready(self, _offset: int, _size: int, /) -> bool:
         return True
+
+    def close(self) -> None:
+        pass
 
 
 class MemoryStore:
@@ -67,7 +71,10 @@ class MemoryStore:
     def ingest(self, file: PrivateFile) -> FileEntry:
         fd = file.open()
         try:
-            return self.file(b"ignored", os.pread(fd, file.size, 0))
+            if file.below is None:
+                return self.file(b"ignored", os.pread(fd, file.size, 0))
+            both = Layered(fd, self.open_content(file.below.entry()), file.below.kept)
+            return self.file(b"ignored", both.read_at(0, file.size))
         finally:
             os.close(fd)
 

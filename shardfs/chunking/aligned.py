@@ -158,6 +158,12 @@ class Cursor:
             self._zero_cuts[key] = self._cutter.cut(memoryview(bytes(reach)))
         return self._advance(self._zero_cuts[key])
 
+    def skip(self, length: int) -> None:
+        """Move over a chunk of `length` bytes that is known to end where a cut would be."""
+        if self._lengths and self._lengths[0] != length:
+            raise ValueError(f"the cut at {self.offset} is {self._lengths[0]} bytes on, not {length}")
+        self._advance(length)
+
     def _advance(self, length: int) -> int:
         self.offset += length
         if self._lengths:

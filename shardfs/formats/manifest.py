@@ -133,6 +133,12 @@ class Manifest:
         """The number of the chunk that holds byte `offset`, counted from 0; past the end the number of chunks."""
         return bisect_right(self._ends, offset)
 
+    def at(self, offset: int) -> ChunkRef | None:
+        """The chunk that starts at byte `offset`, if one does."""
+        position = self.position(offset)
+        starts = position < len(self.chunks) and self._ends[position] - self.chunks[position].size == offset
+        return self.chunks[position] if starts else None
+
     def within(self, start: int, end: int) -> tuple[ChunkRef, ...]:
         """The chunks from byte `start` on that lie wholly before `end`; none when no chunk starts at `start`."""
         first = self.position(start)

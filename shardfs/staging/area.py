@@ -26,6 +26,7 @@ from shardfs.staging.database import Database, insert, row_at, rows_where, set_f
 from shardfs.staging.durability import Durability
 from shardfs.staging.generations import Generations
 from shardfs.staging.handles import AreaFile, OpenFiles
+from shardfs.staging.layers import Below
 from shardfs.staging.locks import ClosingLock, SessionLock, SnapshotLock
 from shardfs.staging.namespace import RENAME_NOREPLACE, Namespace, Removed
 from shardfs.staging.nodes import ROOT, NodeKind, NodeStat, OpenContent, PathKey, Row, Trees, new_row
@@ -401,12 +402,13 @@ class Area:
     def references(self) -> Iterator[tuple[Kind, bytes]]:
         """Every chunk, manifest and tree that the area itself names, for garbage collection."""
         with self._database.read() as db:
-            rows = rows_where(db, "base IS NOT NULL OR length(content) > 0")
+            rows = rows_where(db, "base IS NOT NULL OR length(content) > 0 OR below IS NOT NULL")
         for row in rows:
             if row.base is not None:
                 yield Kind.TREE, row.base
-            elif row.content:
-                yield Kind.MANIFEST if row.content[:1] == b"M" else Kind.CHUNK, row.content[1:]
+            for content in (row.content, Below.from_bytes(row.below).content if row.below is not None else None):
+                if content:
+                    yield Kind.MANIFEST if content[:1] == b"M" else Kind.CHUNK, content[1:]
 
     def _start(self, base: TreeId | None, base_time_ns: int) -> None:
         with self._database.read() as db:

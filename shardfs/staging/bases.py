@@ -27,6 +27,7 @@ from shardfs.formats.pack import Entry
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history.content import FileReader
 from shardfs.history.objects import BaseSource, Objects
+from shardfs.staging.ranges import Ranges
 from shardfs.staging.workspace import Workspace
 from shardfs.store.chains import Chains
 from shardfs.store.plaintext import Copy, PlaintextSource
@@ -82,22 +83,31 @@ class Bases:
         self._manifests: dict[ManifestId, Manifest] = {}  # of this batch, which `objects` cannot read yet
         self._places: dict[bytes, Place] = {}  # that this batch adds
 
-    def find(self, path: bytes, layout: Layout | None, read_at: ReadAt) -> FileBases:
+    def reader(self, entry: FileEntry) -> FileReader:
+        """Reads a stored file. Errors as `FileReader`."""
+        return FileReader(entry, self._objects, self)
+
+    def find(
+        self, path: bytes, layout: Layout | None, read_at: ReadAt, below: tuple[FileReader, Ranges] | None = None
+    ) -> FileBases:
         """The bases for a new file.
 
         Args:
             path: in the tree.
             layout: of the new file.
             read_at: reads the new file.
+            below: what the new file was made of by changes in place, and the ranges that did not change; it
+                counts as the version before. What it starts tensors with is known and not read again.
         """
         large = tensors.large(layout)
-        heads = {s.start: _head_key(read_at(s.start, HEAD_SIZE), s.end - s.start) for s in large}
-        found = FileBases(heads)
-        previous = self._previous(path)
+        new = [s for s in large if below is None or not below[1].covers(s.start, s.start + HEAD_SIZE)]
+        found = FileBases({s.start: _head_key(read_at(s.start, HEAD_SIZE), s.end - s.start) for s in new})
+        previous = self._previous(path) if below is None else below[0]
         if previous is not None:
             found.before = previous.manifest
-            self._match(found, large, previous, path)
-        self._match_others(found, [stretch for stretch in large if stretch.start not in found.chunks])
+            if large or below is not None:
+                self._match(found, large, previous, path)
+        self._match_others(found, [stretch for stretch in new if stretch.start not in found.chunks])
         refs = [ref for chunks in found.chunks.values() for ref in chunks]
         self._chains.learn({ref.id for ref in (*refs, *(found.before.chunks if found.before else ()))})
         return found
@@ -214,14 +224,16 @@ class Bases:
 
     def _match(self, found: FileBases, large: list[Stretch], previous: FileReader, path: bytes) -> None:
         """Bases for tensors that the version before has too."""
-        if not large:
-            return
         try:
             layout = detect(previous.read_at, previous.size, path.rpartition(b"/")[2])
         except _UNREADABLE as error:
             _log.info("the version before of %r cannot be read: %s", path, error)
             return
-        for new, old, same_shape in tensors.matches(large, tensors.large(layout)):
+        before = tensors.large(layout)
+        found.between = Ranges((0, previous.size) if previous.size else ())
+        for stretch in before:
+            found.between.remove(stretch.start, stretch.end)
+        for new, old, same_shape in tensors.matches(large, before):
             if not same_shape:
                 found.doubtful.add(new.start)
             found.chunks[new.start] = previous.manifest.within(old.start, old.end)
@@ -258,6 +270,7 @@ class FileBases:
         before: the manifest of the version before.
         chunks: by the start of a tensor, the chunks of the same tensor in another file.
         doubtful: starts of tensors that gained or lost rows: their chunks are compared one by one.
+        between: what lies between tensors in the version before, as far as that is known.
         ends: ends of tensors in this file and in the version before, ascending.
         heads: by the start of a tensor, the key of the bytes that it starts with.
     """
@@ -266,6 +279,7 @@ class FileBases:
         self.before: Manifest | None = None
         self.chunks: dict[int, tuple[ChunkRef, ...]] = {}
         self.doubtful: set[int] = set()
+        self.between = Ranges()
         self.ends: list[tuple[int, int]] = []
         self.heads = heads
 

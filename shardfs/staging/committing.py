@@ -157,7 +157,8 @@ def _build(
     def ingest_private(file: PrivateFile) -> FileEntry:
         fd = file.open()
         try:
-            content = ingest.file(fd, b"/".join(file.path), size=file.size)
+            below = None if file.below is None else (file.below.entry(), file.below.kept)
+            content = ingest.file(fd, b"/".join(file.path), size=file.size, below=below)
         finally:
             os.close(fd)
         if content.media is not None:

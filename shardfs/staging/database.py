@@ -138,10 +138,9 @@ class Database:
         if version == schema.VERSION:
             return
         with self.write() as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in schema.STATEMENTS:
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {schema.VERSION}")
+            for statement in schema.statements(db.execute("PRAGMA user_version").fetchone()[0]):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {schema.VERSION}")
 
 
 class Reading:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from shardfs.chunking import Cursor
 from shardfs.formats.manifest import ChunkRef
 from shardfs.staging.bases import FileBases
+from shardfs.staging.ranges import Ranges
 
 
 class Guide:
@@ -18,12 +19,22 @@ class Guide:
         dtype: of the values in the segment that is being cut; None between tensors.
     """
 
-    def __init__(self, cursor: Cursor, dtypes: Mapping[int, str | None], bases: FileBases | None) -> None:
-        """Guide `cursor` through a file with values of these types, by the starts of segments, and with these bases."""
+    def __init__(
+        self,
+        cursor: Cursor,
+        dtypes: Mapping[int, str | None],
+        bases: FileBases | None,
+        kept: Ranges | None = None,
+    ) -> None:
+        """Guide `cursor` through a file with values of these types, by the starts of segments, and with these bases.
+
+        In the ranges `kept` the file has the bytes of the version before at the same offsets.
+        """
         self.cursor = cursor
         self.dtype: str | None = None
         self._dtypes = dtypes
         self._bases = bases
+        self._kept = kept
         self._chunks: deque[tuple[int, ChunkRef]] = deque()  # of this segment elsewhere, by the offsets they have here
         self._growth = 0  # bytes that this segment is longer than elsewhere
         self._entered = -1
@@ -46,6 +57,23 @@ class Guide:
             self._growth = segment.end - segment.start - sum(chunk.size for chunk in chunks)
             self.cursor.inherit(chunk.size for chunk in chunks)
             self._follow(segment.start, chunks)
+
+    def known(self) -> ChunkRef | None:
+        """The chunk of the version before that the next bytes are, and that a cut would give without reading them.
+
+        Between tensors a cut depends on the bytes of its chunk alone, unless the segment ended there.
+        """
+        if not self._kept or self._bases is None or self._bases.before is None or self.is_doubtful:
+            return None
+        offset, segment = self.cursor.offset, self.cursor.segment
+        chunk = self._bases.before.at(offset)
+        if chunk is None or not self._kept.covers(offset, offset + chunk.size):
+            return None
+        end = offset + chunk.size
+        if segment.is_tensor:
+            return chunk if self.cursor.is_inherited and self.cursor.reach == chunk.size else None
+        between, continues = self._bases.between, end < segment.end
+        return chunk if end <= segment.end and between.covers(offset, end + continues) else None
 
     def base(self) -> ChunkRef | None:
         """A chunk that the next one may differ little from."""

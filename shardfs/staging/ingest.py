@@ -15,6 +15,7 @@ from shardfs.formats.tree import FileEntry
 from shardfs.staging.bases import Bases, FileBases
 from shardfs.staging.guide import Guide
 from shardfs.staging.pipeline import Pipeline
+from shardfs.staging.ranges import Ranges
 from shardfs.staging.source import Source, Stamp
 from shardfs.store.store import Batch
 from shardfs.tensors import Detector, Layout
@@ -82,7 +83,9 @@ class Ingest:
             self._pipeline.close()
         self._pipeline, self._buffers = None, ()
 
-    def file(self, fd: int, name: bytes, *, size: int | None = None) -> Ingested:
+    def file(
+        self, fd: int, name: bytes, *, size: int | None = None, below: tuple[FileEntry, Ranges] | None = None
+    ) -> Ingested:
         """Put the file behind a descriptor, from its front whatever the descriptor's offset is.
 
         Args:
@@ -91,21 +94,28 @@ class Ingest:
                 and to find the version before.
             size: take this many bytes from the front, which the caller knows will not change. None: take the
                 whole file and check that nothing writes to it meanwhile.
+            below: a stored file whose bytes count, instead of those behind the descriptor, in these ranges. Its
+                chunks are taken over unread where they lie in the ranges and a cut would give them again. Only
+                with bases.
 
         Raises:
             FileChangedError: something wrote to the file; nothing names what was read of it.
             UnsupportedFileError: not a regular file.
             StoreError: the file cannot be read, or the batch not written.
         """
-        source = Source(fd, name, size)
+        layers = None
+        if below is not None and self._bases is not None:
+            layers = self._bases.reader(below[0]), below[1]
+        source = Source(fd, name, size, layers)
         layout = self._detector.detect(source.read_at, source.size, source.name)
         stretches = tensors.large(layout)
         if source.size <= SMALL and not stretches:
             return self._small(source, layout)
         pipeline = self._open_pipeline()
-        found = self._bases.find(name, layout, source.read_at) if self._bases is not None else None
+        found = self._bases.find(name, layout, source.read_at, layers) if self._bases is not None else None
         extents = [(stretch.start, stretch.end) for stretch in stretches]
-        guide = Guide(Cursor(source.size, extents), {s.start: s.dtype for s in stretches}, found)
+        dtypes = {stretch.start: stretch.dtype for stretch in stretches}
+        guide = Guide(Cursor(source.size, extents), dtypes, found, layers[1] if layers else None)
         try:
             self._stream(source, guide, pipeline)
             chunks = pipeline.finish()
@@ -126,6 +136,11 @@ class Ingest:
         cursor = guide.cursor
         while not cursor.finished:
             guide.enter()
+            known = guide.known()
+            if known is not None:
+                pipeline.submit_known(known)
+                cursor.skip(known.size)
+                continue
             offset, reach = cursor.offset, cursor.reach
             if source.is_hole(offset, offset + reach):
                 pipeline.submit_zeros(cursor.cut_zeros())
@@ -136,7 +151,8 @@ class Ingest:
                 kept = max(0, end - offset)
                 buffer = self._buffers[number]
                 buffer[:kept] = self._buffers[previous][end - kept - start : end - start]
-                start, end = offset, min(offset + BUFFER_SIZE, source.size)
+                start = offset
+                end = source.worth_reading(offset, offset + reach, min(offset + BUFFER_SIZE, source.size))
                 source.fill(buffer[kept : end - start], start + kept)
             window = self._buffers[number][offset - start : end - start]
             base = guide.base()

@@ -244,9 +244,14 @@ class Namespace:
             gen = row.last_gen + 1
             self._files.link((target.ino, target.gen), (row.ino, gen))
         row = row._replace(
-            gen=gen, content=target.content, size=target.size, last_gen=gen or row.last_gen, version=row.version + 1
+            gen=gen,
+            content=target.content,
+            below=target.below,
+            size=target.size,
+            last_gen=gen or row.last_gen,
+            version=row.version + 1,
         )
-        columns = ("gen", "content", "size", "last_gen", "version")
+        columns = ("gen", "content", "below", "size", "last_gen", "version")
         update(db, row.ino, **{name: getattr(row, name) for name in columns})
         return row
 

@@ -95,6 +95,7 @@ class Row(NamedTuple):
     version: int
     settled: int
     stray: int
+    below: bytes | None = None
 
     @property
     def executable(self) -> bool:

@@ -24,10 +24,16 @@ from shardfs.formats.tree import FileEntry
 from shardfs.staging.database import Database, row_at, update
 from shardfs.staging.durability import Durability
 from shardfs.staging.generations import FileKey, Generations, copy_content, copy_file, write_all
+from shardfs.staging.layers import Below, Layered
 from shardfs.staging.locks import ClosingLock
 from shardfs.staging.namespace import stored
-from shardfs.staging.nodes import Content, NodeStat, OpenContent, Row, stat_of_row
+from shardfs.staging.nodes import Content, NodeStat, OpenContent, Row, content_key, stat_of_row
+from shardfs.staging.ranges import Ranges
 from shardfs.staging.view import View
+
+LAYERED_FROM = 1 << 20
+"""Bytes of committed content from which a change leaves it where it is. Less is copied in a few milliseconds, and a
+file that is whole is read, committed and mapped at the least cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,15 @@ class OpenNode:
         self.stable_size = row.size
         self.fd: int | None = None
         self._content: Content | None = None
-        self._entry: FileEntry | None = None
+        self._entry: FileEntry | None = None  # committed content: all that there is, or what lies below
+        self._kept: Ranges | None = None  # what shows of the content below; None: there is none
         entry = row.entry()
         if row.gen is not None:
             self.stable = (row.ino, row.gen)
+            if row.below is not None:
+                below = Below.from_bytes(row.below)
+                below.kept.remove(row.size)
+                self._entry, self._kept = below.entry(row.name), below.kept
             self.fd = around.files.open(self.stable)
         elif isinstance(entry, FileEntry) and entry.size:
             self._entry = entry
@@ -95,12 +106,14 @@ class OpenNode:
 
     def read(self, offset: int, size: int) -> bytes:
         """See `AreaFile.read`."""
-        fd = self.fd
+        fd, kept = self.fd, self._kept
+        content = self._source() if fd is None or kept else None
         if fd is not None:
             with disk(self.row.name):
+                if kept and content is not None:
+                    return Layered(fd, content, kept).read_at(offset, size)
                 return os.pread(fd, size, offset)
         size = min(size, self.size - offset)
-        content = self._source()
         return content.read_at(offset, size) if content is not None and size > 0 else b""
 
     def write(self, offset: int | None, data: bytes | bytearray | memoryview) -> int:
@@ -113,6 +126,8 @@ class OpenNode:
             self._begin(offset, self.size)
             with disk(self.row.name):
                 write_all(self._file(), data, offset)
+            if self._kept:
+                self._kept.remove(offset, offset + length)
             self.size = max(self.size, offset + length)
             self.mtime_ns = time.time_ns()
             return length
@@ -128,6 +143,8 @@ class OpenNode:
             if size != self.size:
                 with disk(self.row.name):
                     os.ftruncate(self._file(), size)
+            if self._kept:
+                self._kept.remove(size)
             self.size = size
             self.mtime_ns = time.time_ns()
 
@@ -213,21 +230,37 @@ class OpenNode:
             self._entry = self._content = None  # O_TRUNC of committed content: nothing to copy, no file yet
             self.size = 0
             return
-        fd = self._create()
+        fd, kept = self._create(), self._still_kept(keep)
         try:
-            self._copy(fd, keep)
+            self._copy(fd, keep, layered=kept is not None)
         except BaseException:
             os.close(fd)
             raise
+        # In this order no reader finds zeros where content below shows.
+        self._kept = kept or self._kept
         self._install(fd)
+        self._kept = kept
         self.size = keep
 
-    def _copy(self, fd: int, keep: int) -> None:
+    def _still_kept(self, keep: int) -> Ranges | None:
+        """What shows of the committed content below a new generation with the first `keep` bytes."""
+        if self.fd is None:
+            return Ranges((0, keep)) if keep >= LAYERED_FROM and self._entry is not None else None
+        if self._kept is None:
+            return None
+        kept = Ranges(self._kept.edges)
+        kept.remove(keep)
+        return kept or None
+
+    def _copy(self, fd: int, keep: int, *, layered: bool) -> None:
         with disk(self.row.name):
             if keep == 0:
                 return
             if self.fd is not None:
                 copy_file(self.fd, fd, keep)
+                return
+            if layered:
+                os.ftruncate(fd, keep)
                 return
             content = self._source()
             if content is not None:
@@ -286,6 +319,7 @@ class OpenNode:
             "wgen": None,
             "version": row.version + 1,
             "settled": 0,
+            "below": self._below() if private else None,
         }
         update(db, row.ino, **columns)
         new = row._replace(**columns)  # type: ignore[arg-type]
@@ -301,6 +335,10 @@ class OpenNode:
             (self.around.files.discard if durable else self.around.durability.outdate)([(old.ino, old.gen)])
         if written is not None and written != self.stable and written[1] != old.gen:
             self.around.files.discard([written])
+
+    def _below(self) -> bytes | None:
+        kept, entry = self._kept, self._entry
+        return Below(entry.size, content_key(entry), kept).to_bytes() if kept and entry is not None else None
 
     def _source(self) -> Content | None:
         content, entry = self._content, self._entry

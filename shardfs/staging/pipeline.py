@@ -92,6 +92,12 @@ class Pipeline:
         if len(self._jobs) == 1:
             self._write_first()
 
+    def submit_known(self, chunk: ChunkRef) -> None:
+        """Add a next chunk that is stored already."""
+        self._jobs.append(_Job(-1, chunk.size, _done(_Result(chunk.id))))
+        if len(self._jobs) == 1:
+            self._write_first()
+
     def reclaim(self, buffer: int) -> None:
         """Wait until no chunk needs the buffer of that number any more."""
         while any(job.buffer == buffer for job in self._jobs):

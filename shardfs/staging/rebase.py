@@ -35,7 +35,7 @@ def mark_committed(db: sqlite3.Connection, view: View, snapshot: Snapshot, remov
     for ino, (version, entry) in snapshot.ingested.items():
         row = row_at(db, ino)
         if row is not None and row.version == version and row.wgen is None and row.gen is not None:
-            update(db, ino, gen=None, content=content_key(entry), size=entry.size)
+            update(db, ino, gen=None, below=None, content=content_key(entry), size=entry.size)
             removed.files.append((ino, row.gen))
     directories = []
     for ino, tree_id in snapshot.built.items():

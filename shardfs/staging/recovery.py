@@ -95,5 +95,5 @@ def _measure(db: sqlite3.Connection, files: Generations, row: Row) -> bool:
     if size >= row.size:
         return False
     gen, content = (row.gen, None) if size else (None, b"")
-    update(db, row.ino, gen=gen, content=content, size=size, version=row.version + 1)
+    update(db, row.ino, gen=gen, content=content, size=size, below=row.below if size else None, version=row.version + 1)
     return True

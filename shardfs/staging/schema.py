@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1  # PRAGMA user_version
+VERSION: Final = 2  # PRAGMA user_version
 
-STATEMENTS: Final = (
+_STATEMENTS: Final = (
     # One row per node that differs from the base tree, plus the directories above such nodes.
     """CREATE TABLE nodes (
         ino       INTEGER PRIMARY KEY,
@@ -25,7 +25,8 @@ STATEMENTS: Final = (
         last_gen  INTEGER NOT NULL,  -- highest generation number given out
         version   INTEGER NOT NULL,  -- another one for another stable content; never 0
         settled   INTEGER NOT NULL,  -- 1: says the same as the base tree of its parent
-        stray     INTEGER NOT NULL   -- 1: `ino` is derived from a place where the node no longer is
+        stray     INTEGER NOT NULL,  -- 1: `ino` is derived from a place where the node no longer is
+        below     BLOB               -- committed content that shows where `gen` was not written to: layers.Below
     )""",
     "CREATE UNIQUE INDEX nodes_place ON nodes (parent, name)",
     "CREATE INDEX nodes_changed ON nodes (ino) WHERE settled = 0",
@@ -36,3 +37,12 @@ STATEMENTS: Final = (
     # base_time_ns: modification time of entries without a row. sweep: 1 = files/ may hold files that no row names.
     "CREATE TABLE facts (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
 )
+
+_UPGRADES: Final = {1: ("ALTER TABLE nodes ADD COLUMN below BLOB",)}  # by version, what makes the next one of it
+
+
+def statements(version: int) -> list[str]:
+    """What brings a database of an older version, 0 for an empty one, to this one."""
+    if not version:
+        return list(_STATEMENTS)
+    return [statement for older in range(version, VERSION) for statement in _UPGRADES[older]]

@@ -17,19 +17,24 @@ from shardfs.errors import AreaError, FileChangedError
 from shardfs.formats.ids import TreeId
 from shardfs.formats.tree import DirEntry, FileEntry, Tree, TreeEntry
 from shardfs.staging.changes import Overlay, StagedChange, changes
+from shardfs.staging.layers import Below
 from shardfs.staging.nodes import ROOT, NodeKind, PathKey, Row
 from shardfs.staging.view import View
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateFile:
-    """A file whose bytes are in the area and must be ingested: the first `size` bytes of `file`."""
+    """A file whose bytes are in the area and must be ingested: the first `size` bytes of `file`.
+
+    Where committed content lies `below` and shows, its bytes count, not those of `file`.
+    """
 
     path: PathKey
     file: Path
     size: int
     executable: bool
     mtime_ns: int
+    below: Below | None = None
 
     def open(self) -> int:
         """A descriptor for reading; the caller closes it. The file may be longer than `size`.
@@ -62,7 +67,12 @@ class Snapshot:
             for row in overlay.children(directory.ino):
                 if row.kind == NodeKind.FILE and row.gen is not None:
                     self._private[row.ino] = PrivateFile(
-                        (*path, row.name), path_of((row.ino, row.gen)), row.size, row.executable, row.mtime_ns
+                        (*path, row.name),
+                        path_of((row.ino, row.gen)),
+                        row.size,
+                        row.executable,
+                        row.mtime_ns,
+                        None if row.below is None else Below.from_bytes(row.below),
                     )
         self.built: dict[int, TreeId] = {}
         self.ingested: dict[int, tuple[int, FileEntry]] = {}

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from shardfs.errors import FileChangedError, StoreError, UnsupportedFileError
+from shardfs.history.content import FileReader
+from shardfs.staging.layers import Layered
+from shardfs.staging.ranges import Ranges
 
 RACY_NS: Final = 20_000_000
 """A change so soon after another may leave the same times: clocks of file systems tick every 1 to 10 ms."""
@@ -56,7 +59,9 @@ def read_errors(name: bytes) -> Iterator[None]:
 class Source:
     """A regular file behind a descriptor, which the caller keeps open and whose offset moves."""
 
-    def __init__(self, fd: int, name: bytes, size: int | None = None) -> None:
+    def __init__(
+        self, fd: int, name: bytes, size: int | None = None, below: tuple[FileReader, Ranges] | None = None
+    ) -> None:
         """Note the stamp of the file.
 
         Waits up to 20 ms when the file changed just now, so that a further change shows in its times.
@@ -66,6 +71,7 @@ class Source:
             name: for messages.
             size: take this many bytes from the front, which the caller knows will not change, and do not
                 check whether the file does. None: take the whole file, and check.
+            below: committed content, and the ranges in which it counts instead of the file.
 
         Raises:
             UnsupportedFileError: not a regular file. StoreError: it cannot be read.
@@ -82,14 +88,17 @@ class Source:
                 status = _settled(fd, status)
         self.stamp = Stamp.of(status)
         self.size = status.st_size if size is None else size
-        self._sparse = status.st_blocks * 512 < status.st_size
+        self._sparse = status.st_blocks * 512 < status.st_size and below is None
+        self._kept = Ranges() if below is None else below[1]
+        self._layered = None if below is None else Layered(fd, *below)
         self._hole = (0, 0)
         self._data_end = 0
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer at the end of the file."""
+        size = max(0, min(size, self.size - offset))
         with read_errors(self.name):
-            return os.pread(self.fd, max(0, min(size, self.size - offset)), offset)
+            return os.pread(self.fd, size, offset) if self._layered is None else self._layered.read_at(offset, size)
 
     def read_all(self) -> bytes:
         """All bytes; as `fill`."""
@@ -104,13 +113,30 @@ class Source:
         Raises:
             FileChangedError: the file ends before. StoreError: it cannot be read.
         """
-        while buffer:
-            with read_errors(self.name):
-                count = os.preadv(self.fd, [buffer], offset)
-            if not count:
-                raise self._changed()
-            buffer = buffer[count:]
-            offset += count
+        for start, end, inside in self._kept.pieces(offset, offset + len(buffer)):
+            rest = buffer[start - offset : end - offset]
+            while rest:
+                at = end - len(rest)
+                if inside:
+                    data = self.read_at(at, len(rest))
+                    rest[: len(data)] = data
+                    count = len(data)
+                else:
+                    with read_errors(self.name):
+                        count = os.preadv(self.fd, [rest], at)
+                if not count:
+                    raise self._changed()
+                rest = rest[count:]
+
+    def worth_reading(self, offset: int, end: int, most: int) -> int:
+        """Up to where to read at once, at most `most`, when the bytes from `offset` to `end` are needed anyway.
+
+        What lies below may not have to be read at all.
+        """
+        if self._layered is None:
+            return most
+        piece = next(self._kept.pieces(end, most), None)
+        return end if piece is None or piece.inside else piece.end
 
     def is_hole(self, start: int, end: int) -> bool:
         """Whether `[start, end)` lies in one hole of a sparse file: zeros that need no reading.

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from shardfs.formats.ids import ChunkId, TreeId, chunk_id
 from shardfs.formats.tree import FileEntry, Tree
+from shardfs.staging import opened
 from shardfs.staging.area import Area
 from shardfs.staging.nodes import ROOT
 from tests.areas import Flat, MemoryStore, files, shown
@@ -114,6 +115,8 @@ class Child:
         self.log.fsync()
 
     def run(self, seed: int) -> None:
+        if seed % 2:
+            opened.LAYERED_FROM = 1
         threading.Thread(target=self.rewrite_big, daemon=True).start()
         self.announce(b"log is open")
         for operation in operations(seed):

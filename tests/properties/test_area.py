@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shardfs.errors import AreaError
+from shardfs.staging import opened
 from shardfs.staging.area import RENAME_NOREPLACE, Area
 from shardfs.staging.handles import AreaFile
 from shardfs.staging.nodes import ROOT, PathKey
@@ -437,5 +438,19 @@ class Machine(RuleBasedStateMachine):
             assert set(files(self.area)) == named
 
 
+class LayeredMachine(Machine):
+    """The same with files so large that committed content stays below what is written."""
+
+    def __init__(self) -> None:
+        self.limit, opened.LAYERED_FROM = opened.LAYERED_FROM, 1
+        super().__init__()
+
+    def teardown(self) -> None:
+        super().teardown()
+        opened.LAYERED_FROM = self.limit
+
+
 TestArea = Machine.TestCase
 TestArea.settings = settings(stateful_step_count=40, deadline=None)
+TestLayeredArea = LayeredMachine.TestCase
+TestLayeredArea.settings = settings(stateful_step_count=40, deadline=None)
