@@ -247,3 +247,51 @@ def test_printed_unit_starts_what_was_asked_for(project: Shell, point: Path) -> 
 
 def test_values_that_fstab_cannot_hold_are_refused(project: Shell, point: Path) -> None:
     assert "a comma ends a word" in project("mount", point, "--log-file", "a,b", "--print-fstab", status=2).err
+
+
+# Watching
+
+
+def test_watching_shows_what_is_read_and_ends_by_ctrl_c(project: Shell, models: Path) -> None:
+    running = project.start("stats", "--watch", "models")
+    assert running.stdout is not None
+    assert running.stdout.readline().split()[:3] == [b"time", b"reads/s", b"read/s"]
+    assert len(running.stdout.readline().split()) >= 9
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=60)[1] == b""
+    assert running.returncode == 0
+
+
+def test_watching_as_json_survives_a_stuck_mount_and_ends_with_it(project: Shell, models: Path) -> None:
+    pid = listed(project)["pid"]
+    (models / "latest/a.txt").read_bytes()
+    running = project.start("stats", "--watch", "--json")
+    assert running.stdout is not None
+    first = json.loads(running.stdout.readline())
+    assert first["answers"] is True
+    assert first["mount"]["requests"]["open"] >= 1
+    assert first["mount"]["read_bytes"] >= 6
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        while json.loads(running.stdout.readline())["answers"]:
+            pass
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    while not json.loads(running.stdout.readline())["answers"]:
+        pass
+    project("umount", "models")
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert b"is not a mount of shardfs" in err, out
+
+
+def test_what_cannot_be_watched_is_said(project: Shell, point: Path) -> None:
+    assert "there is none" in project("stats", "--watch", status=2).err
+    assert "is not a mount of shardfs" in project("stats", "--watch", project.folder, status=1).err
+    assert "leave out" in project("stats", "--watch", "--by", "codec", status=2).err
+    project("mount", point)
+    project("mount", "second")
+    try:
+        assert str(point) in project("stats", "--watch", status=2).err
+    finally:
+        project("umount", "second")

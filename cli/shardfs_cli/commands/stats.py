@@ -30,9 +30,10 @@ _OF_ONE_VERSION: Final = ("file", "tensor")
         "shardfs stats v1 --by tensor",
         "shardfs stats --by file --json",
         "shardfs stats --plot stored.svg",
+        "shardfs stats --watch ./models",
     ),
 )
-@click.argument("rev", required=False)
+@click.argument("rev", required=False, metavar="[REV | MOUNTPOINT]")
 @click.option(
     "--by",
     type=click.Choice(["commit", "codec", "file", "tensor"]),
@@ -40,14 +41,24 @@ _OF_ONE_VERSION: Final = ("file", "tensor")
     "files of REV (default: HEAD); tensors of the model files of REV, largest first.",
 )
 @click.option("--plot", "target", metavar="FILE", help="Write a picture (SVG) of the bytes over the versions to FILE.")
+@click.option(
+    "--watch", is_flag=True, help="Show what a mount does, a line a second, until Ctrl-C; as JSON an object a line."
+)
 @click.pass_obj
-def command(context: Context, rev: str | None, by: str | None, target: str | None) -> None:
+def command(context: Context, rev: str | None, by: str | None, target: str | None, *, watch: bool) -> None:
     """Show how many bytes the versions have and how many are stored, for all of them or those up to REV.
 
     With `--by file` and `--by tensor`: for REV alone. A chunk that several files or tensors share counts for each of
     them by the bytes that it has in it. `depth` is how many chunks must be decoded before one, at most.
+
+    With `--watch`: reads and bytes a second that programs asked the mount for, how many of the chunks were in memory,
+    bytes a second from remotes, errors, open files, memory and processor time. What the kernel answers from its page
+    cache is not seen. Without MOUNTPOINT: the mount around the current directory, or the only one.
     """
     out = context.output
+    if watch:
+        _watch(out, rev, alone=by is None and target is None)
+        return
     if by in _OF_ONE_VERSION and target is not None:
         msg = f"--plot shows versions, --by {by} shows one; leave out one of them"
         raise UsageError(msg)
@@ -64,6 +75,15 @@ def command(context: Context, rev: str | None, by: str | None, target: str | Non
         out.lines(_lines(found, by))
     if target is not None:
         out.note(f"wrote {output.name(target)}")
+
+
+def _watch(out: output.Output, mountpoint: str | None, *, alone: bool) -> None:
+    if not alone:
+        msg = "--watch shows what a mount does; leave out --by and --plot"
+        raise UsageError(msg)
+    from shardfs_cli import watch
+
+    watch.watch(out, watch.find(None if mountpoint is None else file_path(mountpoint)))
 
 
 def _json(found: Stats) -> dict[str, Any]:
