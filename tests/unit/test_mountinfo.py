@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,16 @@ def test_what_lies_below_a_mount_is_told_by_text() -> None:
     assert mount_above(b"/a/models2", mounts) is None
     assert mount_above(b"/a", mounts) is None
     assert mount_above(b"/a/b", frozenset({b"/"})) == b"/"
+
+
+def test_folders_on_overlayfs_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    device = tmp_path.stat().st_dev
+    row = f"30 22 {os.major(device)}:{os.minor(device)} / /x rw - %s overlay rw"
+    for type_, stacked in (("overlay", True), ("ext4", False)):
+        table = tmp_path / type_
+        table.write_text(row % type_)
+        monkeypatch.setattr(mountinfo, "_TABLE", table)
+        assert mountinfo.is_stacked(tmp_path) is stacked
+        assert mountinfo.is_stacked(tmp_path / "not" / "there") is stacked
+    monkeypatch.setattr(mountinfo, "_TABLE", tmp_path / "missing")
+    assert mountinfo.is_stacked(tmp_path) is False
