@@ -29,8 +29,21 @@ def dumps(value: dict[str, Any]) -> bytes:
 
 
 def string(text: str) -> str:
-    """A text without lone surrogates as RFC 8785 writes it, quotes included."""
+    """A text as RFC 8785 writes it, quotes included. Lone surrogates stay, for `encode` to refuse."""
     return encode_basestring(text)
+
+
+def encode(text: str) -> bytes:
+    """The bytes of JSON that was written by hand.
+
+    Raises:
+        MalformedError: lone surrogates.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = f"value has no canonical JSON form: {error}"
+        raise MalformedError(msg) from error
 
 
 def checked_size(data: bytes) -> bytes:

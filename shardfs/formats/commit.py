@@ -12,6 +12,7 @@ from shardfs.formats.ids import CommitId, Kind, TreeId, from_hex, object_id
 
 MAX_PARENTS: Final = 64
 MAX_MESSAGE_SIZE: Final = 1 << 20  # bytes
+_FIRST_TIME_US: Final = -(2**53) + 1
 _KEYS = frozenset(
     {
         "type",
@@ -55,23 +56,21 @@ class Commit:
     def to_bytes(self) -> bytes:
         """Canonical bytes.
 
+        The members are written out in the order of their names: the general writer takes ten times as long, and every
+        commit that is read is written again to see that its bytes are canonical.
+
         Raises:
             MalformedError: metadata that JSON cannot express.
         """
-        value: dict[str, Any] = {
-            "type": "commit",
-            "version": 1,
-            "tree": self.tree.hex(),
-            "parents": [p.hex() for p in self.parents],
-            "author": self.author,
-            "time_us": self.time_us,
-            "message": self.message,
-            "meta": self.meta,
-            "auto": self.auto,
-        }
-        if self.attachments is not None:
-            value["attachments"] = self.attachments.hex()
-        return canonical.dumps(value)
+        attachments = "" if self.attachments is None else f'"attachments":"{self.attachments.hex()}",'
+        parents = ",".join(f'"{parent.hex()}"' for parent in self.parents)
+        time_us = canonical.integer(self.time_us, "commit time", _FIRST_TIME_US)
+        text = (
+            f'{{{attachments}"author":{canonical.string(self.author)},"auto":{_record(self.auto)},'
+            f'"message":{canonical.string(self.message)},"meta":{_record(self.meta)},"parents":[{parents}],'
+            f'"time_us":{time_us},"tree":"{self.tree.hex()}","type":"commit","version":1}}'
+        )
+        return canonical.checked_size(canonical.encode(text))
 
     @cached_property
     def id(self) -> CommitId:
@@ -105,7 +104,7 @@ class Commit:
             tree=TreeId(from_hex(value.get("tree"), "tree id")),
             parents=tuple(CommitId(from_hex(p, "parent id")) for p in parents),
             author=value["author"],
-            time_us=canonical.integer(value.get("time_us"), "commit time", -(2**53) + 1),
+            time_us=canonical.integer(value.get("time_us"), "commit time", _FIRST_TIME_US),
             message=value["message"],
             meta=value["meta"],
             auto=value["auto"],
@@ -115,3 +114,8 @@ class Commit:
             msg = "commit is not in canonical form"
             raise MalformedError(msg)
         return commit
+
+
+def _record(value: dict[str, Any]) -> str:
+    """The canonical JSON of metadata, of which there mostly is none."""
+    return canonical.dumps(value).decode() if value else "{}"

@@ -115,6 +115,7 @@ def test_trees(value: list[TreeEntry], shuffle: Any, bits: list[int], cut: int) 
 def test_commits(value: Commit, bits: list[int], cut: int) -> None:
     data = value.to_bytes()
     assert Commit.from_bytes(data) == value
+    assert canonical.dumps(json.loads(data)) == data  # as the general writer has it
     assert "\n" not in value.subject
     _refused_or(Commit.from_bytes, _flipped(data, bits), value)
     _refused_or(Commit.from_bytes, data[:cut], value)

@@ -151,6 +151,12 @@ def test_broken_commits_are_refused(change: dict[str, Any]) -> None:
         Commit.from_bytes(_object("commit", **{**sound, **change}))
 
 
+@pytest.mark.parametrize(("author", "message"), [("\ud800", ""), ("", "a\udfff")])
+def test_a_commit_with_half_a_character_has_no_bytes(author: str, message: str) -> None:
+    with pytest.raises(MalformedError, match="canonical"):
+        Commit(TreeId(bytes(32)), (), author, 0, message).to_bytes()
+
+
 # Manifests
 
 
