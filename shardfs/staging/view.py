@@ -10,6 +10,7 @@ a virtual directory: whoever stores a row stores the directories above it first 
 from __future__ import annotations
 
 import errno
+import secrets
 import sqlite3
 import time
 from typing import Final
@@ -35,6 +36,7 @@ from shardfs.staging.nodes import (
 
 BASE_TIME: Final = "base_time_ns"
 _VIRTUAL: Final = 0
+_GENERATION_BITS: Final = 48  # so that two series of generations of one inode number do not meet
 _LARGE: Final = 50_000  # entries; parsing takes a second and the source may have no room to keep such a tree
 
 
@@ -168,7 +170,8 @@ class View:
         while pending[-1].version == _VIRTUAL:
             pending.append(self.node(db, pending[-1].parent))
         for virtual in reversed(pending[:-1]):
-            row = virtual._replace(version=new_version())
+            # The number may have had a row before, whose generations still wait to be deleted.
+            row = virtual._replace(version=new_version(), last_gen=secrets.randbits(_GENERATION_BITS))
             insert(db, row)
         return row
 

@@ -404,6 +404,16 @@ def test_reset(area: Area, store: MemoryStore) -> None:
     assert files(area) == []
 
 
+def test_what_is_written_after_a_reset_is_not_taken_for_what_was_there_before(area: Area, store: MemoryStore) -> None:
+    base = area.base
+    write(area, b"a", b"before")
+    area.reset(base)
+    write(area, b"a", b"after")
+    area.sync()
+    assert shown(area)[b"a",] == b"after"
+    assert len(files(area)) == 1
+
+
 def test_references_name_all_that_the_area_needs(area: Area, store: MemoryStore) -> None:
     entry = store.file(b"", b"added")
     area.put_entry((b"new",), entry)
