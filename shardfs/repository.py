@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -209,9 +210,12 @@ class Repository(Wiring):
         else:
             yield names, entry
 
-    def open_entry(self, entry: FileEntry) -> FileReader:
-        """Random access to the content of a file of a commit."""
-        return FileReader(entry, self.objects, self.reader, self.reader.ahead, self.reader.holds)
+    def open_entry(self, entry: FileEntry, path: bytes = b"") -> FileReader:
+        """Random access to the content of a file of a commit.
+
+        With its path in the commit the order of the reads is kept when the reader is closed, and used the next time.
+        """
+        return FileReader(entry, self.objects, self.reader, partial(self._ahead.watch, path=path), self.reader.holds)
 
     def plain_file(self, entry: FileEntry) -> int | None:
         """A new descriptor, which the caller closes, of a checked plain file with the content of a file of a commit.
@@ -248,7 +252,8 @@ class Repository(Wiring):
         if not isinstance(entry, FileEntry):
             msg = f"{path} is not a regular file in {rev or 'HEAD'}"
             raise PathNotFoundError(msg)
-        return io.BufferedReader(ContentFile(self.open_entry(entry), path), READ_BUFFER_SIZE)
+        reader = self.open_entry(entry, b"/".join(paths.parse(path)))
+        return io.BufferedReader(ContentFile(reader, path), READ_BUFFER_SIZE)
 
     def attachments(self, rev: str) -> list[FileEntry]:
         """Files that were attached to a commit (training logs)."""
@@ -471,6 +476,7 @@ class Repository(Wiring):
             "packs": self.store.index.totals(),
             "reader": self.reader.counters(),
             "plain_files": self._tier.counters(),
+            "prefetch": self._ahead.counters(self.reader.ahead_bytes),
         }
 
     def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:

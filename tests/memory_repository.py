@@ -106,7 +106,7 @@ class MemorySource:
     def commits_with_prefix(self, digits: str, /) -> list[CommitId]:
         return [i for i in self.objects.commits if i.hex().startswith(digits)]
 
-    def open_entry(self, entry: FileEntry, /) -> Content:
+    def open_entry(self, entry: FileEntry, _path: bytes = b"", /) -> Content:
         return self.store.open_content(entry)
 
     def plain_file(self, entry: FileEntry, /) -> int | None:

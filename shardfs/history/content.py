@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from shardfs.errors import ObjectCorruptedError
 from shardfs.formats.ids import ChunkId
@@ -33,7 +33,24 @@ def manifest_of(entry: FileEntry, objects: Objects) -> Manifest:
     return manifest
 
 
-AHEAD_CHUNKS: Final = 3  # of a sequential reader: with chunks of 1 MiB two are decoded while one is copied
+class Watcher(Protocol):
+    """Told what is read of a file, so that what will be read next can be loaded in the background."""
+
+    def read(self, offset: int, size: int, /) -> None:
+        """Bytes [offset, offset + size) are about to be read."""
+        ...
+
+    def read_all(self) -> None:
+        """The whole file is about to be read."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will be read."""
+        ...
+
+
+Watching = Callable[[FileEntry, Manifest, Callable[[int, int], bytes]], Watcher]
+"""Makes the watcher of a file, given its chunks and a way to read it that is not watched."""
 
 
 class FileReader:
@@ -44,7 +61,7 @@ class FileReader:
         entry: FileEntry,
         objects: Objects,
         chunks: ChunkSource,
-        ahead: Callable[[Sequence[ChunkRef]], None] | None = None,
+        watch: Watching | None = None,
         holds: Callable[[ChunkId], bool] = lambda _id: False,
     ) -> None:
         """Open a file.
@@ -53,16 +70,14 @@ class FileReader:
             entry: the file.
             objects: reads its manifest.
             chunks: reads its chunks.
-            ahead: told the chunks that follow, once reads go from one chunk to the next.
+            watch: makes the watcher of the reads; None for none.
             holds: whether `chunks` has a chunk in memory.
         """
         self.entry = entry
         self.manifest = manifest_of(entry, objects)
         self._chunks = chunks
-        self._ahead = ahead
         self._holds = holds
-        # Position of the chunk that was read last. Threads may race for it: a wrong guess costs one chunk.
-        self._last = 0
+        self._watcher = None if watch is None else watch(entry, self.manifest, self._unwatched)
 
     @property
     def size(self) -> int:
@@ -80,13 +95,9 @@ class FileReader:
 
     def pieces_at(self, offset: int, size: int) -> list[bytes | memoryview]:
         """As `read_at`, in pieces as they lie in memory: who can send several buffers at once need not join them."""
-        parts: list[bytes | memoryview] = []
-        if self._ahead is not None:
-            self._look_ahead(offset)
-        for chunk, start, end in self.manifest.locate(offset, size):
-            data = self._chunks.chunk(chunk.id, chunk.size)
-            parts.append(data if end - start == len(data) else memoryview(data)[start:end])
-        return parts
+        if self._watcher is not None:
+            self._watcher.read(offset, size)
+        return self._pieces(offset, size)
 
     def is_ready(self, offset: int, size: int) -> bool:
         """Whether `read_at` would find all of the range in memory."""
@@ -94,21 +105,29 @@ class FileReader:
 
     def blocks(self) -> Iterator[bytes]:
         """The whole file, one chunk at a time; errors as `read_at`."""
-        for position, chunk in enumerate(self.manifest.chunks):
-            if self._ahead is not None:
-                self._ahead(self.manifest.chunks[position + 1 : position + 1 + AHEAD_CHUNKS])
+        if self._watcher is not None:
+            self._watcher.read_all()
+        offset = 0
+        for chunk in self.manifest.chunks:
+            if self._watcher is not None:
+                self._watcher.read(offset, chunk.size)
             yield self._chunks.chunk(chunk.id, chunk.size)
+            offset += chunk.size
 
-    def _look_ahead(self, offset: int) -> None:
-        """Ask for the next chunks when a read enters a chunk from the one before.
+    def close(self) -> None:
+        """Nothing more will be read: the order of the reads may be kept. Readers that never say so cost nothing."""
+        if self._watcher is not None:
+            self._watcher.close()
 
-        The kernel reads in pieces of 128 KiB, so this happens once a chunk; random readers rarely take neighbours
-        in order.
-        """
-        position = self.manifest.position(offset)
-        before, self._last = self._last, position
-        if self._ahead is not None and position == before + 1:
-            self._ahead(self.manifest.chunks[position + 1 : position + 1 + AHEAD_CHUNKS])
+    def _unwatched(self, offset: int, size: int) -> bytes:
+        return b"".join(self._pieces(offset, size))
+
+    def _pieces(self, offset: int, size: int) -> list[bytes | memoryview]:
+        parts: list[bytes | memoryview] = []
+        for chunk, start, end in self.manifest.locate(offset, size):
+            data = self._chunks.chunk(chunk.id, chunk.size)
+            parts.append(data if end - start == len(data) else memoryview(data)[start:end])
+        return parts
 
 
 class ContentFile(io.RawIOBase):
@@ -122,6 +141,12 @@ class ContentFile(io.RawIOBase):
         self._reader = reader
         self._position = 0
         self.name = name
+
+    def close(self) -> None:
+        """Nothing more will be read."""
+        if not self.closed:
+            self._reader.close()
+        super().close()
 
     def readable(self) -> bool:
         """True."""

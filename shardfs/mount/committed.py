@@ -27,6 +27,7 @@ class Place(NamedTuple):
     commit: CommitId
     time_ns: int  # the commit's; shown as mtime
     entry: TreeEntry
+    path: bytes = b""  # from the root of the commit
 
 
 class ContentHandle(Handle):
@@ -60,6 +61,11 @@ class ContentHandle(Handle):
         content = self._content
         return content is not None and content.is_ready(offset, size)
 
+    def release(self) -> None:
+        """The order in which the file was read may be kept."""
+        if self._content is not None:
+            self._content.close()
+
     def _loaded(self) -> Content:
         content = self._content
         if content is None:  # two threads may both load it, with the same result
@@ -90,7 +96,7 @@ class CommittedView(View):
         found = self._source.objects.tree(place.entry.tree).by_name.get(name)
         if found is None:
             raise FsError(errno.ENOENT)
-        return self._node(place._replace(entry=found))
+        return self._node(_below(place, found))
 
     def entries(self, node: Node) -> Iterator[Named]:
         """The entries of a committed directory, sorted by name."""
@@ -98,7 +104,7 @@ class CommittedView(View):
         if not isinstance(place.entry, DirEntry):
             raise FsError(errno.ENOTDIR)
         for entry in self._source.objects.tree(place.entry.tree).entries:
-            yield Named(entry.name, self._node(place._replace(entry=entry)))
+            yield Named(entry.name, self._node(_below(place, entry)))
 
     def getattr(self, node: Node) -> Attr:
         """Attributes: read-only modes, the commit's time, one link per file."""
@@ -129,7 +135,7 @@ class CommittedView(View):
             raise FsError(errno.EISDIR if node.is_dir else errno.ELOOP)
         source = self._source
         note = partial(source.note_read, entry)
-        content = ContentHandle(node, lambda: source.open_entry(entry), note)
+        content = ContentHandle(node, lambda: source.open_entry(entry, node.key.path), note)
         plain = source.plain_file(entry)
         return content if plain is None else PlainHandle(node, plain, entry.size, content)
 
@@ -140,3 +146,8 @@ class CommittedView(View):
 
     def _node(self, place: Place) -> Node:
         return Node(self, derived_ino(place.entry), type_of(place.entry), place)
+
+
+def _below(place: Place, entry: TreeEntry) -> Place:
+    path = b"%s/%s" % (place.path, entry.name) if place.path else entry.name
+    return Place(place.commit, place.time_ns, entry, path)

@@ -45,6 +45,10 @@ class Content(Protocol):
         """Whether a read of the range would find it in memory."""
         ...
 
+    def close(self) -> None:
+        """Nothing more will be read."""
+        ...
+
 
 class Version(Protocol):
     """One step of a branch's first-parent history."""
@@ -129,8 +133,8 @@ class Source(Protocol):
         """Commits whose hexadecimal id starts with `digits`, at most 20."""
         ...
 
-    def open_entry(self, entry: FileEntry, /) -> Content:
-        """Random access to a file of a commit."""
+    def open_entry(self, entry: FileEntry, path: bytes = b"", /) -> Content:
+        """Random access to a file of a commit; with its path the order of the reads is kept when it is closed."""
         ...
 
     def plain_file(self, entry: FileEntry, /) -> int | None:

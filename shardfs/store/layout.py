@@ -52,6 +52,11 @@ class Layout:
         """Listing of packs for readers that cannot list directories."""
         return self.root / "info" / "packs"
 
+    @property
+    def orders(self) -> Path:
+        """Directory of records of the order in which files were read."""
+        return self.root / "orders"
+
     def pack(self, pack_id: bytes) -> Path:
         """The file of a pack."""
         name = pack_id.hex()

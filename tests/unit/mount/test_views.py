@@ -165,7 +165,10 @@ def test_unreadable_content_is_eio_with_its_cause(source: MemorySource, vfs: Vfs
         def is_ready(self, _offset: int, _size: int, /) -> bool:
             return False
 
-    source.open_entry = lambda _entry: Broken()  # type: ignore[method-assign]
+        def close(self) -> None:
+            pass
+
+    source.open_entry = lambda _entry, _path: Broken()  # type: ignore[method-assign]
     path = commit_path(source.refs["main"]) + b"/a.txt"
     handle = vfs.open(vfs.resolve(path), os.O_RDONLY)
     assert code(lambda: vfs.read(handle, 0, 4)) == errno.EIO

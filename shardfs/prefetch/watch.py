@@ -1,0 +1,145 @@
+"""One file that is being read: what its readers will want, and the order in which they read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from shardfs.formats.manifest import ChunkRef, Manifest
+from shardfs.prefetch.cursors import NEAR, Cursors, Want
+from shardfs.prefetch.extents import Extents
+from shardfs.prefetch.order import Follower, Order, order_of
+
+LEAST_SHARE: Final = 16  # an order is worth keeping when one byte of so many was read
+
+
+class Loader(Protocol):
+    """What loads chunks in the background. No method waits or raises."""
+
+    def ahead(self, chunks: Sequence[ChunkRef], distance: int, owner: object, /) -> None:
+        """Have chunks decoded; `distance` bytes lie between the reader and the first, `owner` is for `cancel`."""
+        ...
+
+    def far(self, chunks: Sequence[ChunkRef], /) -> list[ChunkRef]:
+        """Those of some chunks that only a remote has."""
+        ...
+
+    def bring(self, chunks: Sequence[ChunkRef], distance: int, owner: object, /) -> None:
+        """Have chunks fetched from remotes."""
+        ...
+
+    def cancel(self, owner: object, /) -> None:
+        """Forget what is wanted for `owner` and has not begun."""
+        ...
+
+
+class Watch:
+    """Told of all reads of one content, whoever reads. Safe to share between threads.
+
+    Attributes:
+        content: id of the content.
+        users: open handles; the prefetcher counts them.
+    """
+
+    def __init__(self, content: bytes, manifest: Manifest, loader: Loader, far_limit: int) -> None:
+        """Watch the readers of a file.
+
+        Args:
+            content: its id.
+            manifest: its chunks.
+            loader: loads what is wanted.
+            far_limit: most bytes that are brought from a remote ahead of a reader; 0 when there is no remote.
+        """
+        self.content = content
+        self.users = 0
+        self._manifest = manifest
+        self._loader = loader
+        self._far_limit = far_limit
+        self._is_far = bool(far_limit)  # whether the last look at chunks found one that only a remote has
+        self._cursors = Cursors(manifest.size)
+        self._follower: Follower | None = None
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> None:
+        """A program reads [offset, offset + size)."""
+        stop = min(offset + size, self._manifest.size)
+        if stop <= offset:
+            return
+        limit = self._far_limit if self._is_far else NEAR
+        with self._lock:
+            want = self._cursors.read(offset, stop, limit)
+            dropped = self._cursors.dropped
+            if (follower := self._follower) is not None:
+                ordered = follower.read(offset, stop, limit)
+                if follower.is_over:
+                    self._follower = None
+                elif follower.follows:
+                    want = ordered
+        if dropped is not None:
+            self._loader.cancel(dropped)
+        if want is not None:
+            self._load(want)
+
+    def read_all(self) -> None:
+        """A program reads all of the file, from the beginning on."""
+        with self._lock:
+            want = self._cursors.read_all(self._far_limit if self._is_far else NEAR)
+        if want is not None:
+            self._load(want)
+
+    def learn(self, extents: Extents | None) -> None:
+        """Where the tensors of the file are."""
+        self._cursors.extents = extents
+
+    @property
+    def extents(self) -> Extents | None:
+        """Where the tensors of the file are, once that is known."""
+        return self._cursors.extents
+
+    def follow(self, order: Order) -> None:
+        """Follow an order as long as the readers do."""
+        ranges = order.in_file(self.content, self._manifest.size, self.extents)
+        with self._lock:
+            if self._follower is None:
+                self._follower = Follower(ranges)
+
+    def replayed(self) -> tuple[int, int]:
+        """Bytes that were wanted because an order said so, and how many of them were read. Tells each byte once."""
+        with self._lock:
+            found = self._follower
+            if found is None:
+                return 0, 0
+            told = found.asked_bytes, found.used_bytes
+            found.asked_bytes = found.used_bytes = 0
+            return told
+
+    def end(self) -> Order | None:
+        """The last handle was closed: what was read and in which order, None when that says little."""
+        with self._lock:
+            runs, extents = self._cursors.runs or [], self._cursors.extents
+            order = order_of(runs, self.content, self._manifest.size, extents)
+            for run in runs:
+                self._loader.cancel(run)
+            if self._follower is not None:
+                self._loader.cancel(self._follower)
+            self._follower = None
+            if order is None or order.covered * LEAST_SHARE < self._manifest.size:
+                return None
+            self._cursors = Cursors(self._manifest.size)
+            self._cursors.extents = extents
+        return order
+
+    def _load(self, want: Want) -> None:
+        far: list[ChunkRef] = []
+        near = self._chunks(want.near)
+        if self._far_limit:
+            chunks = near + self._chunks(want.far)
+            far = self._loader.far(chunks)
+            self._is_far = bool(far)
+            self._loader.bring(far, 0, want.reader)
+        missing = {chunk.id for chunk in far}
+        self._loader.ahead([chunk for chunk in near if chunk.id not in missing], 0, want.reader)
+
+    def _chunks(self, ranges: Sequence[tuple[int, int]]) -> list[ChunkRef]:
+        return [span.chunk for start, end in ranges for span in self._manifest.locate(start, end - start)]
