@@ -1,4 +1,4 @@
-/* Reads one file in one pattern and prints the seconds that took, open included.
+/* Reads one file in one pattern and prints the seconds that took, open included, and how many bytes that were.
  *
  *   patterns sequential FILE                   1 MiB at a time, first to last
  *   patterns threads FILE THREADS              the same, each thread its own part of the file
@@ -30,6 +30,7 @@ static struct {
 typedef struct {
   pthread_t id;
   int number, of;
+  long long bytes;
   unsigned long sum; /* what is read is used, so that no compiler leaves the reads out */
 } Worker;
 
@@ -56,6 +57,7 @@ static void *read_part(void *argument) {
     ssize_t got = pread(file.fd, buffer, end - at < BLOCK ? (size_t)(end - at) : BLOCK, at);
     check(got > 0, "pread");
     worker->sum += buffer[0];
+    worker->bytes += got;
     at += got;
   }
   free(buffer);
@@ -69,6 +71,7 @@ static void *read_random(void *argument) {
   for (long i = 0; i < file.count; i++) {
     ssize_t got = pread(file.fd, buffer, PAGE, (off_t)(next_random(&state) % (uint64_t)(file.size / PAGE)) * PAGE);
     check(got == PAGE, "pread");
+    worker->bytes += got;
     worker->sum += buffer[0];
   }
   return NULL;
@@ -79,6 +82,7 @@ static void *touch_random(void *argument) {
   uint64_t state = 88172645463325252u + 7919u * (uint64_t)worker->number;
   for (long i = 0; i < file.count; i++)
     worker->sum += file.map[(next_random(&state) % (uint64_t)(file.size / PAGE)) * PAGE];
+  worker->bytes = PAGE * file.count;
   return NULL;
 }
 
@@ -119,6 +123,7 @@ int main(int argc, char **argv) {
   }
   Worker workers[MAX_THREADS] = {0};
   unsigned long sum = 0;
+  long long bytes = 0;
   for (int i = 0; i < threads; i++) {
     workers[i].number = i;
     workers[i].of = threads;
@@ -128,7 +133,8 @@ int main(int argc, char **argv) {
   for (int i = 0; i < threads; i++) {
     pthread_join(workers[i].id, NULL);
     sum += workers[i].sum;
+    bytes += workers[i].bytes;
   }
-  printf("%.9f %lu\n", now() - start, sum);
+  printf("%.9f %lld %lu\n", now() - start, bytes, sum);
   return 0;
 }

@@ -34,6 +34,11 @@ class Patterns:
 
     def seconds(self, pattern: str, path: Path, *numbers: int) -> float:
         """Seconds of one pattern over a file, open included and the start of the program not."""
+        return self.run(pattern, path, *numbers)[0]
+
+    def run(self, pattern: str, path: Path, *numbers: int) -> tuple[float, int]:
+        """Seconds and bytes read."""
         argv = [str(self.program), pattern, str(path), *map(str, numbers)]
         done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=READ_DEADLINE_S)
-        return float(done.stdout.split()[0])
+        seconds, size, _ = done.stdout.split()
+        return float(seconds), int(size)
