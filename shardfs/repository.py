@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from shardfs import config
+from shardfs.caching import Caching
 from shardfs.diff import trees as tree_diff
 from shardfs.diff.trees import Change
 from shardfs.errors import PathNotFoundError, RefNotFoundError, UsageError
@@ -32,7 +33,6 @@ from shardfs.staging.checkout import CheckoutReport
 from shardfs.staging.committing import CommitRequest
 from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
-from shardfs.wiring import Wiring
 
 if TYPE_CHECKING:
     from shardfs.maintenance import doctor, gc, optimize, parts, stats, verify
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
 
 
-class Repository(Wiring):
+class Repository(Caching):
     """A repository. Safe to share between threads; a context manager, or close() once.
 
     Attributes:
@@ -216,21 +216,6 @@ class Repository(Wiring):
         With its path in the commit the order of the reads is kept when the reader is closed, and used the next time.
         """
         return FileReader(entry, self.objects, self.reader, partial(self._ahead.watch, path=path), self.reader.holds)
-
-    def plain_file(self, entry: FileEntry) -> int | None:
-        """A new descriptor, which the caller closes, of a checked plain file with the content of a file of a commit.
-
-        None when there is none; one that this process has not checked yet is then checked in the background.
-        """
-        return self._tier.plain_file(entry)
-
-    def plain_path(self, entry: FileEntry) -> Path | None:
-        """Where that plain file is; it may be evicted at any time, unless it is pinned."""
-        return self._tier.path(entry)
-
-    def note_read(self, entry: FileEntry, size: int) -> None:
-        """Count bytes of a file that were served; after twice its size a plain file is made in the background."""
-        self._tier.note_read(entry, size)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
@@ -494,8 +479,7 @@ class Repository(Wiring):
         """Delete what no ref, reflog or staging area needs."""
         from shardfs.maintenance import gc
 
-        keep = areas.references(self)
-        grace = gc.GRACE_S if grace_s is None else grace_s
+        keep, grace = self._references(), gc.GRACE_S if grace_s is None else grace_s
         return gc.gc(self._writable(), self.objects, keep=keep, grace_s=grace, dry_run=dry_run, progress=progress)
 
     def optimize(
@@ -507,7 +491,7 @@ class Repository(Wiring):
         return optimize.optimize(
             self._writable(),
             self.objects,
-            keep=areas.references(self),
+            keep=self._references(),
             max_depth=self.settings.chain_depth,
             budget_bytes=self.settings.memory_budget,
             grace_s=gc.GRACE_S if grace_s is None else grace_s,
@@ -530,6 +514,10 @@ class Repository(Wiring):
     def rebuild_index(self) -> list[str]:
         """Make the index again from the packs; returns what could not be read."""
         return [str(error) for error in self._writable().rebuild_index()]
+
+    def _references(self) -> list[tuple[Kind, bytes]]:
+        """What staging areas and pins need."""
+        return [*areas.references(self), *self._pinned()]
 
     def _branch(self, name: str | None) -> str:
         self._writable()

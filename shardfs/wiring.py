@@ -139,10 +139,6 @@ class Wiring:
         """Make the empty file at a descriptor share the blocks of a plain file with a content; False when it cannot."""
         return self._tier.clone(entry, target)
 
-    def clone_plain_file(self, entry: FileEntry, target: int) -> bool:
-        """Make the empty file at a descriptor share the blocks of a plain file with a content; False when it cannot."""
-        return self._tier.clone(entry, target)
-
     def _learn_packs(self, remote: str) -> None:
         from shardfs.transfer import fetch
 

@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 _SEGMENT_SIZE: Final = 64 << 20  # bytes
 _MIN_SEGMENTS: Final = 16  # a small cache has smaller segments, so that eviction stays selective
+_LOG_SIZE: Final = 1 << 20  # bytes of SQLite's log between checkpoints
 _TOUCH_INTERVAL_S: Final = 10.0  # how late other processes may see that a segment is in use
 # After a failure: a broken disk then costs one attempt now and then, not one per read.
 _PAUSE_S: Final = 5.0
@@ -221,16 +222,12 @@ class Cache:
             self.failed("writing", error)
             return 0
 
-    def clear(self, *, pinned: bool = False) -> int:
-        """Delete all payloads and plain files but those that are being written; returns the bytes that this freed.
-
-        Args:
-            pinned: also what is pinned.
-        """
+    def clear(self) -> int:
+        """Delete all that is neither pinned nor being written; returns the bytes that this freed."""
         try:
             live = self.current()
             before = live.index.reserved()
-            self._give_up(live, lambda _: False, pinned={} if pinned else None)
+            self._give_up(live, lambda _: False)
             return before - live.index.reserved()
         except _FAILURES as error:
             self.failed("writing", error)
@@ -245,6 +242,25 @@ class Cache:
         except _FAILURES as error:
             self.failed("reading", error)
         return CacheStats(*totals, reserved, self.limit_bytes, self._hits, self._misses)
+
+    def index_bytes(self) -> int:
+        """Bytes of the index, with its log at its usual size; they count against the limit."""
+        try:
+            return self.current().index.file_size() + _LOG_SIZE
+        except _FAILURES as error:
+            self.failed("reading", error)
+            return _LOG_SIZE
+
+    def room_on_disk(self) -> int:
+        """Bytes that the disk has above the floor, if everything in the cache went that may; 0 when it is unusable."""
+        try:
+            live = self.current()
+            free = self._free_bytes(live.folder) - self.free_floor_bytes
+            pinned = sum(self.pins.ids().values())
+            return max(0, free + max(0, live.index.reserved() - pinned))
+        except _FAILURES as error:
+            self.failed("reading", error)
+            return 0
 
     def close(self) -> None:
         """Let go of all files. A later call opens them again."""
@@ -368,12 +384,12 @@ class Cache:
         self._pause()
         return False
 
-    def _give_up(self, live: Live, enough: Callable[[int], bool], *, pinned: Container[bytes] | None = None) -> None:
-        """Give up items until it is enough or none is left that may go; without `pinned` the pins say which."""
+    def _give_up(self, live: Live, enough: Callable[[int], bool]) -> None:
+        """Give up items until it is enough or none is left that may go."""
         self._flush(live)
-        kept = self.pins.ids() if pinned is None else pinned
+        pinned = self.pins.ids()
         with live.index.changing() as change:
-            self._drop_oldest(live, change, change.items(), enough, kept)
+            self._drop_oldest(live, change, change.items(), enough, pinned)
 
     def make_room(self, live: Live, change: Change, enough: Callable[[int], bool], pinned: Container[bytes]) -> bool:
         """Give up segments and plain files, least recently used first, until `enough(bytes left)`.

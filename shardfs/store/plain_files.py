@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import stat
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -193,6 +193,16 @@ class PlainFiles:
         path = self.path(id_)
         return path is not None and path.exists()
 
+    def is_being_written(self, id_: bytes) -> bool:
+        """Whether a thread or process writes the file of a content now."""
+        try:
+            live = self._cache.current()
+            row = live.index.file(id_)
+            return row is not None and is_being_written(live.folder, row)
+        except _FAILURES as error:
+            self._cache.failed("reading", error)
+            return False
+
     def begin(self, id_: bytes, size: int) -> Unfinished | None:
         """Start to write the file of a content: the caller verifies what it writes.
 
@@ -221,6 +231,12 @@ class PlainFiles:
         except _FAILURES as error:
             self._cache.failed("writing", error)
             return 0
+
+    def evict(self, ids: Iterable[bytes]) -> int:
+        """Remove the files of contents because somebody asked for it; returns the bytes that this freed."""
+        freed = [size for id_ in ids if (size := self.discard(id_))]
+        self.evicted += len(freed)
+        return sum(freed)
 
     def report(self, doing: str, error: Exception) -> None:
         """Note that writing a file failed: nothing is written for a moment."""

@@ -59,6 +59,13 @@ def file_facts(entry: FileEntry, objects: Objects, store: Store, cache: Cache | 
     return FileFacts(len(manifest.chunks), tally.stored_bytes, cached, tally.codecs, tally.depth)
 
 
+def readable(ids: Collection[bytes], index: Index, cache: Cache | None) -> set[bytes]:
+    """Of some chunks and what they depend on, all that can be decoded with packs here and the cache."""
+    copies = _Copies(index, cache)
+    Chains(copies.entries, MAX_BASE_DEPTH).learn(ids)
+    return copies.readable(ids)
+
+
 class _Copies:
     """Copies of chunks, and which of them can be read here."""
 

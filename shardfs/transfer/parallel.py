@@ -1,0 +1,77 @@
+"""Work on several items at once, with results in their order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class _Job(Generic[_Item, _Result]):
+    def __init__(self, item: _Item) -> None:
+        self.item = item
+        self.done = threading.Event()
+        self.result: list[_Result] = []
+        self.error: BaseException | None = None
+
+    def wait(self) -> _Result:
+        self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.result[0]
+
+
+def in_order(
+    work: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    *,
+    threads: int,
+    ahead: int,
+    size: Callable[[_Item], int] = lambda _: 1,
+) -> Iterator[_Result]:
+    """The results of `work` on items, in order, computed by several threads.
+
+    Args:
+        work: called with each item, in any thread.
+        items: taken as they are needed.
+        threads: how many.
+        ahead: most that is begun or done and not taken yet, in what `size` says; one item always is.
+        size: of an item.
+
+    Raises:
+        Exception: that of the first item that failed; what was begun behind it is left to end by itself.
+    """
+    queue: SimpleQueue[_Job[_Item, _Result] | None] = SimpleQueue()
+
+    def run() -> None:
+        while (job := queue.get()) is not None:
+            try:
+                job.result.append(work(job.item))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+                job.error = error
+            job.done.set()
+
+    for _ in range(threads):
+        # Daemons: a program that is interrupted does not wait for a silent remote.
+        threading.Thread(target=run, name="shardfs-parallel", daemon=True).start()
+    try:
+        waiting: deque[_Job[_Item, _Result]] = deque()
+        taken = 0
+        for item in items:
+            taken += size(item)
+            while waiting and taken > ahead:
+                job = waiting.popleft()
+                taken -= size(job.item)
+                yield job.wait()
+            waiting.append(_Job(item))
+            queue.put(waiting[-1])
+        while waiting:
+            yield waiting.popleft().wait()
+    finally:
+        for _ in range(threads):
+            queue.put(None)
