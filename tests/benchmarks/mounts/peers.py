@@ -29,12 +29,6 @@ http {
 """
 
 
-def _understands(*words: str) -> bool:
-    """Whether the help of a command of shardfs has its last word."""
-    done = subprocess.run(["shardfs", *words[:-1], "--help"], check=False, capture_output=True, text=True)
-    return done.returncode == 0 and words[-1] in done.stdout
-
-
 class Cold(Shardfs):
     """Chunks are read from packs, decoded and verified; nothing is left from an earlier mount."""
 
@@ -62,21 +56,12 @@ class Warm(Shardfs):
     name = "shardfs, warm"
     finish = ("shardfs -C project warm HEAD",)
 
-    @classmethod
-    def missing(cls, *, to_mount: bool = False) -> list[str]:
-        return super().missing(to_mount=to_mount) or ([] if _understands("warm", "REV") else ["shardfs warm"])
-
 
 class WarmServed(Warm):
     """The same plain file, served by the daemon: what users other than root get."""
 
     name = "shardfs, warm, served"
     mount = "shardfs -C project mount --no-passthrough ../mnt"
-
-    @classmethod
-    def missing(cls, *, to_mount: bool = False) -> list[str]:
-        passes = _understands("mount", "--no-passthrough")
-        return super().missing(to_mount=to_mount) or ([] if passes else ["shardfs mount --no-passthrough"])
 
 
 class Plain(Copy):
