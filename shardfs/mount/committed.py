@@ -108,7 +108,7 @@ class CommittedView(View):
 
     def getattr(self, node: Node) -> Attr:
         """Attributes: read-only modes, the commit's time, one link per file."""
-        _, time_ns, entry = node.key
+        time_ns, entry = node.key.time_ns, node.key.entry
         if isinstance(entry, FileEntry):
             mode = 0o555 if entry.executable else 0o444
             return Attr(node.ino, stat.S_IFREG | mode, entry.size, time_ns)
