@@ -60,7 +60,7 @@ class Layout:
     def pack(self, pack_id: bytes) -> Path:
         """The file of a pack."""
         name = pack_id.hex()
-        return self.root.joinpath("packs", name[:2], f"{name}.pack")  # at once: it is asked for each small object
+        return self.packs / name[:2] / f"{name}.pack"
 
     def ref(self, name: str) -> Path:
         """The file of a ref; `name` has passed `check_ref_name`."""
