@@ -43,13 +43,13 @@ class Want(NamedTuple):
 
     Attributes:
         reader: whose end the bytes are ahead of.
-        position: where it is, in the order of the ranges.
+        distance: bytes between that end and the first range.
         near: ranges to decode, in the order in which they will be wanted.
         far: ranges behind those, to bring from a remote.
     """
 
     reader: object
-    position: int
+    distance: int
     near: tuple[tuple[int, int], ...]
     far: tuple[tuple[int, int], ...]
 
@@ -132,7 +132,7 @@ class Cursors:
         decode = max(run.near, end), min(end + min(run.window, NEAR), bound)
         bring = max(run.far, decode[1]), min(end + run.window, bound)
         run.near, run.far = max(run.near, decode[1]), max(run.far, bring[1])
-        wanted = Want(run, end, _filled(decode), _filled(bring))
+        wanted = Want(run, decode[0] - end, _filled(decode), _filled(bring))
         return wanted if wanted.near or wanted.far else None
 
 

@@ -21,7 +21,7 @@ _FIRST_WINDOW: Final = 8 << 20  # bytes; the order is known, so that less cautio
 
 
 class Range(NamedTuple):
-    """Bytes [start, end) of a file that were read in a row, and the tensors that they began and ended in."""
+    """Bytes [start, end) of a file that were read in a row, and where in tensors the first and the last of them are."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ class Order(NamedTuple):
         if content == self.content or extents is None:
             return _disjoint((r.start, min(r.end, size)) for r in self.ranges)
         return _disjoint(
-            (_moved(r.start, r.first, extents), min(_moved(r.end, r.last, extents), size)) for r in self.ranges
+            (_moved(r.start, r.first, extents), min(_moved(r.end - 1, r.last, extents) + 1, size)) for r in self.ranges
         )
 
 
@@ -83,7 +83,7 @@ def order_of(runs: Iterable[Run], content: bytes, size: int, extents: Extents | 
     if len(ranges) > MAX_RANGES or 2 * in_a_row < sum(end - start for start, end in ranges):
         return None
     spot = extents.spot if extents is not None else lambda _offset: None
-    return Order(content, size, tuple(Range(start, end, spot(start), spot(end)) for start, end in ranges))
+    return Order(content, size, tuple(Range(start, end, spot(start), spot(end - 1)) for start, end in ranges))
 
 
 class Follower:
@@ -133,7 +133,7 @@ class Follower:
         near = max(self._near, position), position + min(window, NEAR)
         far = max(self._far, near[1]), position + window
         self._near, self._far = max(near), max(self._far, far[1])
-        wanted = Want(self, position, self._bytes(*near), self._bytes(*far))
+        wanted = Want(self, near[0] - position, self._bytes(*near), self._bytes(*far))
         self.asked_bytes += sum(end - start for start, end in (*wanted.near, *wanted.far))
         return wanted if wanted.near or wanted.far else None
 

@@ -133,7 +133,8 @@ class Prefetcher:
             thread.join(_CLOSE_S)
 
     def _make_room(self) -> None:
-        for content in [c for c, watch in self._watches.items() if not watch.users][: len(self._watches) - MAX_WATCHES]:
+        too_many = max(0, len(self._watches) - MAX_WATCHES)
+        for content in [content for content, watch in self._watches.items() if not watch.users][:too_many]:
             del self._watches[content]
 
     def _left(self, watch: Watch, path: bytes) -> None:
@@ -157,8 +158,8 @@ class Prefetcher:
     def _recall(self, watch: Watch, path: bytes) -> None:
         order = None if self._orders is None else self._orders.find(path)
         if order is not None:
-            self.orders_found += 1
             watch.follow(order)
+            self.orders_found += 1
 
     def _keep(self, path: bytes, order: Order) -> None:
         """Write an order down, unless it is known, or seems to be a part of one: pages in memory are read unseen."""

@@ -21,12 +21,8 @@ class Loader(Protocol):
         """Have chunks decoded; `distance` bytes lie between the reader and the first, `owner` is for `cancel`."""
         ...
 
-    def far(self, chunks: Sequence[ChunkRef], /) -> list[ChunkRef]:
-        """Those of some chunks that only a remote has."""
-        ...
-
-    def bring(self, chunks: Sequence[ChunkRef], distance: int, owner: object, /) -> None:
-        """Have chunks fetched from remotes."""
+    def bring(self, chunks: Sequence[ChunkRef], /) -> int:
+        """Have chunks fetched that only a remote has: bytes that are on their way, 0 when all is here."""
         ...
 
     def cancel(self, owner: object, /) -> None:
@@ -131,15 +127,11 @@ class Watch:
         return order
 
     def _load(self, want: Want) -> None:
-        far: list[ChunkRef] = []
         near = self._chunks(want.near)
         if self._far_limit:
-            chunks = near + self._chunks(want.far)
-            far = self._loader.far(chunks)
-            self._is_far = bool(far)
-            self._loader.bring(far, 0, want.reader)
-        missing = {chunk.id for chunk in far}
-        self._loader.ahead([chunk for chunk in near if chunk.id not in missing], 0, want.reader)
+            self._is_far = self._loader.bring(near + self._chunks(want.far)) > 0
+        if near:
+            self._loader.ahead(near, want.distance, want.reader)
 
     def _chunks(self, ranges: Sequence[tuple[int, int]]) -> list[ChunkRef]:
         return [span.chunk for start, end in ranges for span in self._manifest.locate(start, end - start)]

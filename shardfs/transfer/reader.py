@@ -31,6 +31,7 @@ from shardfs.errors import (
     ObjectCorruptedError,
     ObjectNotFoundError,
     PackNotFoundError,
+    RefNotFoundError,
     RemoteError,
     RemoteTimeoutError,
     ShardfsError,
@@ -47,14 +48,14 @@ from shardfs.store.memory import AheadBytes, PlaintextMemory
 from shardfs.store.store import Store
 from shardfs.transfer.ahead import Ahead
 from shardfs.transfer.flights import Flights
-from shardfs.transfer.ranges import PackSource, RangeReader
+from shardfs.transfer.payloads import PackSource, Payloads, Traffic
 
 _log = logging.getLogger(__name__)
 
 RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
 _DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
-REQUESTS: Final = 16  # to remotes at once, for chunks that nobody waits for yet
 IDLE_S: Final = 20.0  # without reads, after which plaintext in memory is forgotten
+PAYLOAD_SHARE: Final = 4  # of the budget, one byte in so many is for payloads that came ahead
 _MAX_REPORTED: Final = 10_000  # damaged copies that are remembered, so that each is reported once
 
 
@@ -196,24 +197,23 @@ class Reader:
         """Start decoding chunks that will be wanted soon; returns at once. Arguments as `Ahead.want`."""
         self._ahead.want([chunk for chunk in chunks if not self._memory.holds(chunk.id)], distance, owner)
 
-    def far(self, chunks: Sequence[ChunkRef]) -> list[ChunkRef]:
-        """Those of some chunks that only a remote has; nobody is asked for that."""
-        here = self._store.index.has((chunk.id for chunk in chunks), local=True)
-        cache = self._cache
-        return [
-            chunk
-            for chunk in chunks
-            if chunk.id not in here and not self._memory.holds(chunk.id) and not (cache and cache.contains(chunk.id))
-        ]
+    def bring(self, chunks: Sequence[ChunkRef], distance: int = 0, owner: object = None) -> int:
+        """Start fetching what only remotes have of some chunks and their bases, not decoded; returns at once.
 
-    def bring(self, chunks: Sequence[ChunkRef], distance: int = 0, owner: object = None) -> None:
-        """Start fetching what `far` named; returns at once. Arguments as `Ahead.want`."""
-        self._fetching.want(chunks, distance, owner)
+        Args:
+            chunks: in the order in which they will be wanted.
+            distance: bytes between the reader and the first of them; the nearest ones of all readers come first.
+            owner: for `cancel`.
+
+        Returns:
+            Stored bytes that are on their way, or came and were not read yet; 0 when all is here.
+        """
+        return 0 if self._remote is None else self._payloads.bring((c.id for c in chunks), distance, owner)
 
     def cancel(self, owner: object) -> None:
         """Forget what was wanted ahead for `owner` and has not begun."""
         self._ahead.cancel(owner)
-        self._fetching.cancel(owner)
+        self._payloads.cancel(owner)
 
     def remember(self, id_: ChunkId, plaintext: bytes | memoryview) -> None:
         """Keep the plaintext of a chunk in the cache, because to decode it takes long."""
@@ -248,8 +248,8 @@ class Reader:
             self._local_reads,
             self._cache_reads,
             self._remote_reads,
-            self._ranges.requests,
-            self._ranges.bytes_read,
+            self.traffic.requests,
+            self.traffic.bytes,
             self._flights.waits,
             self._damaged,
             self._healed,
@@ -261,10 +261,15 @@ class Reader:
         """What became of the chunks that were loaded ahead."""
         return self._memory.ahead_bytes
 
+    @property
+    def traffic(self) -> Traffic:
+        """What remotes were asked for."""
+        return self._payloads.traffic()
+
     def close(self) -> None:
         """Read nothing ahead any more and forget the plaintext in memory."""
         self._ahead.close()
-        self._fetching.close()
+        self._payloads.close()
         self._memory.clear()
 
     def _load_early(self, chunk: ChunkRef) -> None:
@@ -307,10 +312,13 @@ class Reader:
             data = self._from_packs(search, [c for c in self._local(search) if c not in here])
         if data is None and search.problems and self._reconcile(search):
             data = self._from_packs(search, self._local(search))
+        far = [c for c in known if c.place != LOCAL]
+        if data is None and (coming := [c for c in far if self._payloads.has(c)]):
+            data = self._from_remotes(search, coming)
         if data is None:
             data = self._from_cache(search)
         if data is None:
-            data = self._from_remotes(search, [c for c in known if c.place != LOCAL])
+            data = self._from_remotes(search, far)
         if data is None and not here and search.remote_error is None and self._reconcile(search):
             data = self._from_packs(search, self._local(search))
         return data
@@ -379,7 +387,7 @@ class Reader:
                 search.remote_error = search.remote_error or RemoteTimeoutError(msg)
                 break
             try:
-                data = self._fetch(search, self._remote(location.place), location)
+                data = self._fetch(search, location)
             except RemoteError as error:
                 search.remote_error = error
             except PackNotFoundError as error:
@@ -406,27 +414,26 @@ class Reader:
                     self._relearned[place] = time.monotonic()
         return True
 
-    def _fetch(self, search: _Search, source: PackSource, location: Location) -> bytes:
+    def _fetch(self, search: _Search, location: Location) -> bytes:
         """From one remote; a payload that came damaged is asked for once more, alone."""
         entry = location.entry
-        payload = b""
-
-        def read(*, alone: bool) -> bytes:
-            nonlocal payload
-            with self._guard:
-                self._remote_reads += 1
-            payload = self._ranges.payload(source, location, alone=alone)
-            return payload
-
+        with self._guard:
+            self._remote_reads += 1
         try:
-            data = self._decode(search, entry, lambda: read(alone=False))
+            return self._decode(search, entry, lambda: self._payloads.get(location))
         except FormatError:
-            if self._cache is not None:
-                self._cache.discard(search.id)
-            data = self._decode(search, entry, lambda: read(alone=True))
+            self._payloads.reject(location)
+        payload = self._payloads.get(location, alone=True)
+        data = self._decode(search, entry, lambda: payload)
         if self._cache is not None:
             self._cache.put(search.id, entry.codec, entry.raw_size, entry.bases, payload)
         return data
+
+    def _source(self, place: str) -> PackSource:
+        if self._remote is None:
+            msg = f"no remote {place!r}"
+            raise RefNotFoundError(msg)
+        return self._remote(place)
 
     # One copy
 
@@ -435,9 +442,11 @@ class Reader:
 
     def _decode(self, search: _Search, entry: Entry, read: Callable[[], bytes | memoryview]) -> bytes:
         """The plaintext of an entry whose description is possible; errors as `copies.decode` and `read`."""
+        encoded = Encoded(entry.codec, read(), entry.bases)
+        # Nothing is waited for while memory is reserved: others may need it to go on.
+        bases = {id_: self._base(search, id_) for id_ in entry.bases}
         with self._memory.reserve(entry.raw_size + entry.stored_size):
-            encoded = Encoded(entry.codec, read(), entry.bases)
-            data = copies.decode(search.kind, search.id, encoded, entry.raw_size, lambda id_: self._base(search, id_))
+            data = copies.decode(search.kind, search.id, encoded, entry.raw_size, bases.__getitem__)
         search.encoded = encoded
         return data
 
@@ -513,8 +522,14 @@ class Reader:
         self._memory = PlaintextMemory(self._budget_bytes, IDLE_S)
         self._flights = Flights()
         self._ahead = Ahead(self._load_early, self._memory.has_room_ahead)
-        self._fetching = Ahead(self._load_early, self._memory.has_room_ahead, REQUESTS)
-        self._ranges = RangeReader(self._store, self._cache, self._deadline_s)
+        self._payloads = Payloads(
+            self._store,
+            self._cache,
+            self._source,
+            self._memory.holds,
+            deadline_s=self._deadline_s,
+            limit_bytes=self._budget_bytes // PAYLOAD_SHARE,
+        )
 
 
 class _Reconciler:
