@@ -136,13 +136,23 @@ def _update(repo: Workspace, old: TreeId | None, new: TreeId | None, report: Swi
     if blocked:
         msg = f"{', '.join(blocked[:5])}: changes that are stored nowhere; add and commit them, or use --force"
         raise LocalChangesError(msg)
+    first = _in_the_way(remove, {path for path, _ in write})
+    for path in first:
+        _unlink(repo.root, path)
     write_files(repo.root, write, repo.open_entry, may_replace=lambda *_: True, clone=repo.clone_plain_file)
     for path in remove:
-        _unlink(repo.root, path)
+        if path not in first:
+            _unlink(repo.root, path)
     _remember(repo.root, write, cache)
     cache.save(repo.store.index.packs())
     report.updated = [paths.show(path) for path, _ in write]
     report.removed = [paths.show(path) for path in remove]
+
+
+def _in_the_way(remove: Iterable[paths.Path], write: set[paths.Path]) -> set[paths.Path]:
+    """Files that become directories, and files in directories that become files."""
+    folders = {path[:depth] for path in write for depth in range(1, len(path))}
+    return {path for path in remove if path in folders or any(path[:depth] in write for depth in range(1, len(path)))}
 
 
 def _is_in_use(repo: Workspace, root: Path, tree: TreeId | None) -> bool:

@@ -320,6 +320,24 @@ def test_switch_swaps_files_and_refuses_to_lose_changes(repo: Repository) -> Non
     assert (Path("a").read_text(), Path("only").read_text()) == ("exp", "exp")
 
 
+def test_switch_makes_files_of_directories_and_directories_of_files(repo: Repository) -> None:
+    write("a", "file")
+    write("d/deep/b", "in a directory")
+    repo.add(["."])
+    repo.commit("first")
+    repo.switch("exp", create=True)
+    Path("a").unlink()
+    write("a/now/c", "in a directory")
+    shutil.rmtree("d")
+    write("d", "file")
+    repo.add(["."], update_deleted=True)
+    repo.commit("the other way round")
+    repo.switch("main")
+    assert (Path("a").read_text(), Path("d/deep/b").read_text()) == ("file", "in a directory")
+    repo.switch("exp")
+    assert (Path("a/now/c").read_text(), Path("d").read_text()) == ("in a directory", "file")
+
+
 def test_switch_replaces_files_that_fell_behind_the_tip(repo: Repository) -> None:
     write("a", "one")
     repo.add(["a"])
