@@ -140,9 +140,8 @@ def _update(repo: Workspace, old: TreeId | None, new: TreeId | None, report: Swi
     for path in first:
         _unlink(repo.root, path)
     write_files(repo.root, write, repo.open_entry, may_replace=lambda *_: True, clone=repo.clone_plain_file)
-    for path in remove:
-        if path not in first:
-            _unlink(repo.root, path)
+    for path in set(remove) - first:
+        _unlink(repo.root, path)
     _remember(repo.root, write, cache)
     cache.save(repo.store.index.packs())
     report.updated = [paths.show(path) for path, _ in write]
