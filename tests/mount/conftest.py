@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ FRESH_S = 1.0  # a change by any process is visible within
 
 
 ENGINES = ("kernel", "libfuse")
+# What a mount can be, and shall behave as: options, and whether its large files are read from plain files.
+VARIANTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "kernel": ({"engine": "kernel"}, False),
+    "libfuse": ({"engine": "libfuse"}, False),
+    "safe": ({"engine": "kernel", "safe": True}, False),
+    "passthrough": ({"engine": "kernel"}, True),
+    "no-passthrough": ({"engine": "kernel", "passthrough": False}, True),
+}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -59,6 +68,38 @@ class Mounted:
     def errors(self) -> str:
         return (self.point / ".shardfs" / "errors").read_text()
 
+    def stats(self) -> dict[str, Any]:
+        """Counters of the daemon."""
+        found: dict[str, Any] = json.loads((self.point / ".shardfs" / "stats.json").read_text())
+        return found
+
+    def make_plain(self, path: Path) -> None:
+        """Read a committed file of at least 1 MiB until the daemon has a plain file of it."""
+        assert eventually(lambda: _is_plain(path), 20)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of VARIANTS."""
+
+    name: str
+    options: dict[str, Any]
+    plain: bool
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether the kernel reads plain files itself, which takes root."""
+        return self.name == "passthrough" and os.geteuid() == 0
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> Iterator[Variant]:
+    """Each test of a module runs with all variants; mounts that name no engine have that of the variant."""
+    options, plain = VARIANTS[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "AUTO", options["engine"])
+        yield Variant(request.param, options, plain)
+
 
 @contextmanager
 def private_folders(home: Path) -> Iterator[None]:
@@ -83,6 +124,15 @@ def mounting(project: Path, point: Path, home: Path, **options: Any) -> Iterator
             if any(found.mountpoint == record.mountpoint for found in session.list_mounts()):
                 session.unmount(point, force=True)
     assert not any(line.split()[4] == str(point) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _is_plain(path: Path) -> bool:
+    with suppress(OSError):
+        return bool(os.getxattr(path, "user.shardfs.realpath"))
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # ask the daemon again, not the page cache
+        file.readall()
+    return False
 
 
 def make_project(project: Path, files: dict[str, bytes], message: str = "initial") -> str:

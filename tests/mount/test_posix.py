@@ -22,6 +22,7 @@ import shardfs
 from tests.mount.conftest import (
     FRESH_S,
     Mounted,
+    Variant,
     add_commit,
     eventually,
     make_project,
@@ -31,7 +32,7 @@ from tests.mount.conftest import (
 )
 from tests.stores import changed, noise
 
-pytestmark = [pytest.mark.fuse, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.fuse, pytest.mark.usefixtures("variant")]
 
 RAW_NAME = b"caf\xe9-\xff"  # not UTF-8
 LONG_NAME = "n" * 255
@@ -48,8 +49,8 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def mounted(tmp_path_factory: pytest.TempPathFactory, home: Path, engine: str) -> Iterator[Mounted]:
-    folder = tmp_path_factory.mktemp(f"posix-{engine}")
+def mounted(tmp_path_factory: pytest.TempPathFactory, home: Path, variant: Variant) -> Iterator[Mounted]:
+    folder = tmp_path_factory.mktemp(f"posix-{variant.name}")
     project = folder / "project"
     with private_folders(home):
         project.mkdir()
@@ -62,11 +63,20 @@ def mounted(tmp_path_factory: pytest.TempPathFactory, home: Path, engine: str) -
         with shardfs.init(project) as repo:
             repo.add([project / name for name in ("a.txt", "big.bin", "empty", "names", "run.sh", "link")])
             repo.commit("initial")
-    with mounting(project, folder / "models", home) as found:
+    with mounting(project, folder / "models", home, **variant.options) as found:
+        if variant.plain:
+            found.make_plain(found.latest / "big.bin")
         yield found
 
 
 # Below a commit
+
+
+def test_the_kernel_reads_plain_files_itself_where_it_may(mounted: Mounted, variant: Variant) -> None:
+    before = mounted.stats().get("engine", {"passed_through": 0})["passed_through"]
+    assert (mounted.latest / "big.bin").read_bytes() == BIG
+    after = mounted.stats().get("engine", {"passed_through": 0})["passed_through"]
+    assert after - before == variant.passes_through
 
 
 def test_every_name_and_byte_is_there(mounted: Mounted) -> None:
