@@ -35,7 +35,7 @@ from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
 
 if TYPE_CHECKING:
-    from shardfs.maintenance import doctor, gc, optimize, parts, stats, verify
+    from shardfs.maintenance import findings, gc, optimize, parts, stats, verify
     from shardfs.transfer import facts, fetch, pull, push
 
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
@@ -499,13 +499,21 @@ class Repository(Caching):
             progress=progress,
         )
 
-    def diagnose(self) -> list[doctor.Finding]:
-        """What is wrong or could be better, each with the command that mends it."""
-        from shardfs.maintenance import doctor
+    def diagnose(self, *, remote: bool = False) -> list[findings.Finding]:
+        """What is wrong or could be better, each with the command that mends it; worst first.
 
-        return doctor.diagnose(self.store, self.settings)
+        Args:
+            remote: also ask every remote whether it answers, for at most 10 s.
+        """
+        from shardfs.maintenance import doctor, findings, reachability
 
-    def fix(self) -> list[doctor.Finding]:
+        found = doctor.diagnose(self.store, self.settings)
+        found += doctor.clock(self.store, self.objects)
+        if remote:
+            found += reachability.diagnose(self.settings)
+        return findings.worst_first(found)
+
+    def fix(self) -> list[findings.Finding]:
         """Mend what can be mended without losing anything; returns what was done."""
         from shardfs.maintenance import doctor
 

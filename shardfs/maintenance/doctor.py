@@ -1,19 +1,18 @@
 """A look at a store and the machine under it: what is wrong, what could be better, and how to mend it.
 
-Ends in bounded time and touches no mount.
+Ends in bounded time, and touches neither mounts nor networks.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Final
 
-from shardfs.codecs import kernels
 from shardfs.config import Settings
 from shardfs.errors import (
     FormatError,
@@ -25,29 +24,17 @@ from shardfs.errors import (
 from shardfs.formats import ref as ref_format
 from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import PackSize
-from shardfs.maintenance import roots
+from shardfs.history.objects import Objects
+from shardfs.maintenance import machine, roots
+from shardfs.maintenance.findings import FIX, Finding, worst_first
 from shardfs.store import atomic, packs
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 
-LEVELS: Final = ("ok", "note", "warning", "error")
 _LOW_SPACE: Final = 1 << 30  # bytes; less does not hold the packs of one commit of a usual model
-_FIX: Final = "shardfs doctor --fix"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        level: "ok", "note", "warning" (works, but) or "error" (something does not work or is lost).
-        what: one line.
-        fix: what to do, a command where there is one; empty when nothing is to be done.
-    """
-
-    level: str
-    what: str
-    fix: str = ""
+_LONG_S: Final = 3600.0  # for one writer to hold the lock
+_LAST_S: Final = 253402300799.0  # the end of the year 9999; a foreign commit may say anything
+_AHEAD_S: Final = 300.0  # by how much clocks of well kept machines differ at most
 
 
 def diagnose(store: Store, settings: Settings) -> list[Finding]:
@@ -59,12 +46,25 @@ def diagnose(store: Store, settings: Settings) -> list[Finding]:
         *_unfinished(store),
         *_lock(store),
         *_disk(store),
-        *_cache(settings),
-        *_fuse(),
-        *_kernels(),
         *_remotes(settings),
+        *machine.diagnose(settings),
     ]
-    return sorted(findings, key=lambda f: -LEVELS.index(f.level))
+    return worst_first(findings)
+
+
+def clock(store: Store, objects: Objects) -> Iterator[Finding]:
+    """Whether the clock is behind the newest commit: then the next one would look older than its parent."""
+    newest = 0
+    for name in store.refs.names(ref_format.BRANCHES):
+        with suppress(ShardfsError):
+            if (tip := store.refs.get(name)) is not None:
+                newest = max(newest, objects.commit(tip).time_us)
+    behind_s = newest / 1e6 - time.time()
+    if behind_s > _AHEAD_S:
+        when = datetime.fromtimestamp(min(newest / 1e6, _LAST_S), UTC).isoformat(" ", "seconds")
+        yield Finding(
+            "warning", f"the clock is behind the newest commit, which was made at {when}", "set the clock: date"
+        )
 
 
 def fix(store: Store, settings: Settings) -> list[Finding]:
@@ -83,6 +83,7 @@ def fix(store: Store, settings: Settings) -> list[Finding]:
             done.append(Finding("ok", "info/refs and info/packs were written again"))
         if removed := atomic.remove_stale(store.layout.tmp):
             done.append(Finding("ok", f"{removed} unfinished writes were removed"))
+    done += machine.fix(settings)
     return done + [f for f in diagnose(store, settings) if f.level == "error"]
 
 
@@ -100,10 +101,10 @@ def _index(store: Store) -> Iterator[Finding]:
         yield Finding("error", str(error), "shardfs verify names what is lost; fetch or copy it from another place")
     indexed = store.index.packs(LOCAL)
     for pack_id in indexed.keys() - tables.keys() - unreadable.keys():
-        yield Finding("error", f"pack {pack_id.hex()[:12]} is in the index and its file is missing", _FIX)
+        yield Finding("error", f"pack {pack_id.hex()[:12]} is in the index and its file is missing", FIX)
     wrong = [table for table in tables.values() if table.id not in indexed or not store.index_agrees(table)]
     if wrong:
-        yield Finding("warning", f"the index is wrong about {len(wrong)} packs", _FIX)
+        yield Finding("warning", f"the index is wrong about {len(wrong)} packs", FIX)
     if not (unreadable or wrong):
         yield Finding("ok", f"index and {len(tables)} packs agree")
 
@@ -131,19 +132,19 @@ def _refs(store: Store) -> Iterator[Finding]:
             commit = store.refs.get(name)
         except ShardfsError as error:
             damaged += 1
-            yield Finding("error", str(error), _FIX)
+            yield Finding("error", str(error), FIX)
             continue
         if commit is not None and not _has(store, commit):
             damaged += 1
-            yield Finding("error", f"{name} names commit {commit.hex()[:12]}, which is in no pack", _FIX)
+            yield Finding("error", f"{name} names commit {commit.hex()[:12]}, which is in no pack", FIX)
     for name in _lost_refs(store):
         damaged += 1
-        yield Finding("warning", f"{name} is missing, its log says that it exists", _FIX)
+        yield Finding("warning", f"{name} is missing, its log says that it exists", FIX)
     try:
         head = store.refs.head()
     except RefCorruptedError as error:
         damaged += 1
-        yield Finding("error", str(error), _FIX)
+        yield Finding("error", str(error), FIX)
     else:
         others = store.refs.names(ref_format.BRANCHES)
         if head.branch is not None and others and head.branch not in others:
@@ -201,7 +202,7 @@ def _listings(store: Store) -> Iterator[Finding]:
     except IndexCorruptedError:
         right = True  # to be judged when there is an index
     if not right:
-        yield Finding("warning", "info/packs does not list the packs that there are", _FIX)
+        yield Finding("warning", "info/packs does not list the packs that there are", FIX)
     refs = {name: commit for name in store.refs.names() if (commit := _sound_ref(store, name)) is not None}
     published = {n: c for n, c in refs.items() if not n.startswith(ref_format.REMOTES)}
     try:
@@ -209,7 +210,7 @@ def _listings(store: Store) -> Iterator[Finding]:
     except (OSError, FormatError):
         right = False
     if not right:
-        yield Finding("warning", "info/refs does not list the refs that there are", _FIX)
+        yield Finding("warning", "info/refs does not list the refs that there are", FIX)
 
 
 def _sound_ref(store: Store, name: str) -> CommitId | None:
@@ -229,10 +230,15 @@ def _unfinished(store: Store) -> Iterator[Finding]:
 
 
 def _lock(store: Store) -> Iterator[Finding]:
-    if holder := store.lock.holder():
-        yield Finding(
-            "note", f"process {holder.get('pid')} on {holder.get('host')} is writing ({holder.get('purpose')})"
-        )
+    if not (holder := store.lock.holder()):
+        return
+    pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")
+    what = f"process {pid} on {host} is writing ({holder.get('purpose')})"
+    held_s = time.time() - since if isinstance(since, int | float) else 0.0
+    if held_s < _LONG_S:
+        yield Finding("note", what)
+    else:  # the kernel drops the lock with its process: there are no stale ones, but processes may hang
+        yield Finding("warning", f"{what} for {held_s / 3600:.0f} h", f"on {host}: ps -o etime,stat,cmd {pid}")
 
 
 def _disk(store: Store) -> Iterator[Finding]:
@@ -246,33 +252,6 @@ def _disk(store: Store) -> Iterator[Finding]:
     yield Finding(level, f"{free / (1 << 30):.1f} GiB free at {root}", "free some space" if level != "ok" else "")
     if not os.access(root, os.W_OK):
         yield Finding("warning", f"{root} is not writable by this user", "reading works, commits do not")
-
-
-def _cache(settings: Settings) -> Iterator[Finding]:
-    folder = settings.cache_dir
-    place = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
-    if not os.access(place, os.W_OK | os.X_OK):
-        yield Finding("warning", f"the cache {folder} cannot be written", "set SHARDFS_CACHE_DIR")
-        return
-    yield Finding("ok", f"cache {folder}, at most {settings.cache_size / (1 << 30):.1f} GiB")
-
-
-def _fuse() -> Iterator[Finding]:
-    checks: list[tuple[Callable[[], bool], str, str]] = [
-        (lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "/dev/fuse can be opened", "load the kernel module fuse"),
-        (lambda: shutil.which("fusermount3") is not None, "fusermount3 is installed", "install the package fuse3"),
-    ]
-    missing = [(what, remedy) for check, what, remedy in checks if not check()]
-    for what, remedy in missing:
-        yield Finding("warning", f"mounts will not work: not true that {what}", remedy)
-    if not missing:
-        yield Finding("ok", f"mounts can be made; Linux {os.uname().release}")
-
-
-def _kernels() -> Iterator[Finding]:
-    name = kernels.active.name
-    remedy = "" if name == "compiled" else "install a C compiler and then shardfs again"
-    yield Finding("note" if remedy else "ok", f"float codecs use the {name} kernels", remedy)
 
 
 def _remotes(settings: Settings) -> Iterator[Finding]:

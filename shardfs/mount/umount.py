@@ -21,6 +21,7 @@ from shardfs.mount.records import MountRecord
 _log = logging.getLogger(__name__)
 
 TOOL: Final = "fusermount3"
+_CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 _KILL_WAIT_S: Final = 2.0  # a killed process is gone after milliseconds, unless the machine is very busy
 _NAMED: Final = 5  # processes that a "busy" message names
 
@@ -75,6 +76,19 @@ def clear(record: MountRecord) -> None:
             record.mountpoint.rmdir()
 
 
+def abort(record: MountRecord) -> bool:
+    """Make the kernel give up a mount: whoever waits for it gets an error. False where the kernel cannot be told.
+
+    The last resort: a daemon that waits for its own mount cannot even be killed.
+    """
+    try:
+        (_CONNECTIONS / str(record.connection) / "abort").write_text("1")
+    except OSError:
+        return False
+    _log.warning("the connection of %s was aborted", record.mountpoint)
+    return True
+
+
 def users(mountpoint: Path) -> list[str]:
     """Processes that have files of a mount open, mapped or as working directory, as "name (pid)".
 
@@ -127,7 +141,9 @@ def _end_daemon(record: MountRecord, deadline: float) -> None:
         _log.warning("daemon %d of %s does not end, it is killed", record.pid, record.mountpoint)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(fd, signal.SIGKILL)
-        _ends(fd, _KILL_WAIT_S)
+        if not _ends(fd, _KILL_WAIT_S):
+            abort(record)
+            _ends(fd, _KILL_WAIT_S)
     finally:
         os.close(fd)
 

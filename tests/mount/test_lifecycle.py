@@ -20,7 +20,7 @@ import pytest
 import shardfs
 from shardfs import mountinfo
 from shardfs.errors import MountError, RepositoryNotFoundError
-from shardfs.mount import records, session
+from shardfs.mount import records, session, umount
 from shardfs.mount.options import MountOptions
 from tests.mount.conftest import add_commit, eventually, make_project, mounting
 
@@ -428,3 +428,27 @@ def test_commits_of_the_command_line_and_of_the_mount_alternate(project: Path, p
         names = {name for name in os.listdir(mounted.latest) if "-" in name}
         assert names == {f"{kind}-{number}" for kind in ("mount", "line") for number in range(3)}
         assert len(os.listdir(mounted.point / "versions")) == 7
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees the connections of FUSE")
+def test_an_aborted_mount_lets_everybody_go(
+    project: Path, point: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = tmp_path / "connections"
+    connections.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", connections], check=True)
+    try:
+        monkeypatch.setattr(umount, "_CONNECTIONS", connections)
+        block_reads(project)
+        record = session.mount(point, project)
+        os.kill(record.pid, signal.SIGSTOP)
+        with reader_of(point / "latest" / "big.bin") as process:
+            assert eventually(lambda: waits(process), 5)
+            assert umount.abort(record)
+            assert process.wait(5) == 1
+        os.kill(record.pid, signal.SIGCONT)
+        assert eventually(lambda: gone(record.pid), ENDS_S)
+        session.unmount(point)
+        assert not umount.abort(record)
+    finally:
+        subprocess.run(["umount", connections], check=True)

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import pytest
 
 from shardfs import config
-from shardfs.codecs import kernels
 from shardfs.formats.ids import CommitId
-from shardfs.maintenance.doctor import Finding, diagnose, fix
+from shardfs.maintenance.doctor import clock, diagnose, fix
+from shardfs.maintenance.findings import Finding
 from shardfs.store.store import Store
 from tests import stores
 from tests.stores import commit
-from tests.unit.maintenance.conftest import check
+from tests.unit.maintenance.conftest import check, objects_of
 
 MAIN = "refs/heads/main"
 
@@ -34,7 +35,7 @@ def _mend(store: Store) -> list[Finding]:
 def test_nothing_is_wrong(store: Store, tip: CommitId) -> None:
     assert _look(store) == []
     assert _mend(store) == []
-    assert {f.level for f in diagnose(store, config.load(None))} <= {"ok", "warning"}
+    assert {f.level for f in diagnose(store, config.load(None))} <= {"ok", "note", "warning"}
 
 
 @pytest.mark.parametrize("data", [b"", b"junk\n", bytes(32).hex().encode() + b"\n", None])
@@ -102,13 +103,23 @@ def test_missing_and_damaged_packs_are_told(store: Store, tip: CommitId) -> None
     assert [f"{p.hex()}.pack" for p in store.index.packs()] == [paths[1].name]
 
 
-def test_the_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+def test_a_full_disk_and_a_writer_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
-    found = [f.what for f in _look(store)]
-    everything = [f.what for f in diagnose(store, config.load(None))]
-    assert any("GiB free" in what for what in found)
-    assert any("fusermount3" in what for what in everything)
-    assert any(f"the {kernels.active.name} kernels" in what for what in everything)
+    start = time.time()
+    assert any("GiB free" in f.what for f in _look(store))
     with store.lock.hold("test"):
-        assert any("writing" in f.what for f in diagnose(store, config.load(None)))
+        [found] = [f for f in diagnose(store, config.load(None)) if "is writing" in f.what]
+        assert found.level == "note"
+        monkeypatch.setattr(time, "time", lambda: start + 2 * 3600)
+        [found] = [f for f in diagnose(store, config.load(None)) if "is writing" in f.what]
+        assert (found.level, "for 2 h" in found.what) == ("warning", True)
+
+
+def test_a_clock_behind_the_newest_commit_is_told(store: Store, tip: CommitId, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = objects_of(store)
+    made_s = objects.commit(tip).time_us / 1e6
+    monkeypatch.setattr(time, "time", lambda: made_s + 1)
+    assert list(clock(store, objects)) == []
+    monkeypatch.setattr(time, "time", lambda: made_s - 3600)
+    [found] = clock(store, objects)
+    assert (found.level, "the clock is behind" in found.what) == ("warning", True)
