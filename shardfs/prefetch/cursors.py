@@ -14,25 +14,42 @@ TOLERANCE: Final = 512 << 10  # bytes by which requests of one reader may be out
 FIRST_WINDOW: Final = 1 << 20  # bytes loaded ahead of a reader that has read on for the first time
 NEAR: Final = 4 << 20  # bytes decoded ahead of a reader: two cores decode two chunks while one is copied
 MAX_CURSORS: Final = 8  # readers of one file that are told apart at the same time
-MAX_RUNS: Final = 4096  # runs that are remembered; who makes more reads at random
+MAX_LEGS: Final = 4096  # that are remembered; who makes more reads at random
+_LEG: Final = 1 << 20  # bytes after which readers that take turns are told apart in the order of what was read
+_FEW_LEGS: Final = 1024  # of a file that readers take turns with
+
+
+class Leg:
+    """Bytes [start, end) of a file that one reader read in a row before another one went on.
+
+    Attributes:
+        goes_on: whether it is more than one read.
+    """
+
+    __slots__ = ("end", "goes_on", "start")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start, self.end = start, end
+        self.goes_on = False
 
 
 class Run:
-    """Bytes [start, end) of a file that were read in a row.
+    """Bytes [start, end) of a file that one reader has read in a row.
 
     Attributes:
-        start: in bytes.
-        end: in bytes.
+        leg: the last part of it.
+        seen: bytes that all readers had read when it was read last.
         window: bytes to have ahead of the end.
         near: how far the file was asked to be decoded for this reader.
         far: how far it was asked to be brought from a remote.
         goes_on: whether it has read on from where it was.
     """
 
-    __slots__ = ("end", "far", "goes_on", "near", "start", "window")
+    __slots__ = ("end", "far", "goes_on", "leg", "near", "seen", "start", "window")
 
-    def __init__(self, start: int, end: int) -> None:
-        self.start, self.end = start, end
+    def __init__(self, leg: Leg, seen: int) -> None:
+        self.start, self.end = leg.start, leg.end
+        self.leg, self.seen = leg, seen
         self.window = FIRST_WINDOW
         self.near = self.far = 0
         self.goes_on = False
@@ -58,17 +75,20 @@ class Cursors:
     """The readers of one file. Not safe to share between threads.
 
     Attributes:
-        runs: what was read, in the order of the first touch; None when that is no order.
+        active: the readers; the one that read last at the end.
+        legs: what was read, in this order; None when that is no order.
         extents: where tensors are, once that is known.
         dropped: the reader that the last call of `read` gave up for another one, if any.
     """
 
     def __init__(self, size: int) -> None:
-        self.runs: list[Run] | None = []
+        self.active: list[Run] = []
+        self.legs: list[Leg] | None = []
         self.extents: Extents | None = None
         self.dropped: Run | None = None
         self._size = size
-        self._active: list[Run] = []  # the one that read last at the end
+        self._leg_size = max(_LEG, size // _FEW_LEGS)
+        self._total = 0  # bytes read
 
     def read(self, offset: int, stop: int, limit: int) -> Want | None:
         """Note a read of [offset, stop); what that reader will want, at most `limit` bytes ahead."""
@@ -87,34 +107,51 @@ class Cursors:
 
     def _run(self, offset: int, stop: int) -> Run | None:
         """The run that a read belongs to; None when it did not bring it further."""
-        active = self._active
+        active = self.active
         for place in range(len(active) - 1, -1, -1):
             run = active[place]
             gap = offset - run.end
             if -TOLERANCE <= gap <= TOLERANCE:
                 if place != len(active) - 1:
                     active.append(active.pop(place))
-                run.start = min(run.start, offset)
+                if offset < run.start:
+                    run.start = run.leg.start = offset
                 if stop <= run.end:
                     return None
                 # A read at random may come near; hardly ever does one begin exactly where another ended.
                 run.goes_on = run.goes_on or not gap
-                run.end = stop
+                self._extend(run, stop)
                 return run
         run = self._new(offset, stop)
         run.goes_on = self.extents is not None and self.extents.begins(offset, stop)
         return run
 
     def _new(self, offset: int, stop: int) -> Run:
-        run = Run(offset, stop)
-        if len(self._active) == MAX_CURSORS:
-            self.dropped = self._active.pop(0)
-        self._active.append(run)
-        if self.runs is not None:
-            self.runs.append(run)
-            if len(self.runs) > MAX_RUNS:
-                self.runs = None
+        self._total += stop - offset
+        run = Run(self._begin_leg(offset, stop), self._total)
+        if len(self.active) == MAX_CURSORS:
+            self.dropped = self.active.pop(0)
+        self.active.append(run)
         return run
+
+    def _extend(self, run: Run, stop: int) -> None:
+        leg = run.leg
+        if self.legs and leg is not self.legs[-1]:
+            silent = self._total - run.seen
+            if silent > 2 * _LEG or leg.end - leg.start >= self._leg_size:
+                leg = run.leg = self._begin_leg(run.end, stop)
+        self._total += stop - run.end
+        run.seen = self._total
+        run.end = leg.end = stop
+        leg.goes_on = True
+
+    def _begin_leg(self, start: int, end: int) -> Leg:
+        leg = Leg(start, end)
+        if self.legs is not None:
+            self.legs.append(leg)
+            if len(self.legs) > MAX_LEGS:
+                self.legs = None
+        return leg
 
     def _ahead(self, run: Run, limit: int) -> Want | None:
         end = run.end

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from shardfs.errors import MalformedError
-from shardfs.prefetch.cursors import NEAR, TOLERANCE, Run, Want
+from shardfs.prefetch.cursors import NEAR, TOLERANCE, Leg, Want
 from shardfs.prefetch.extents import Extents, Spot
 
 MAX_RANGES: Final = 4096
@@ -75,11 +75,10 @@ class Order(NamedTuple):
         )
 
 
-def order_of(runs: Iterable[Run], content: bytes, size: int, extents: Extents | None) -> Order | None:
-    """The order of runs; None when most bytes were read at random, or there are too many runs."""
-    runs = list(runs)
-    ranges = _disjoint((run.start, run.end) for run in runs)
-    in_a_row = sum(run.end - run.start for run in runs if run.goes_on)
+def order_of(legs: Sequence[Leg], content: bytes, size: int, extents: Extents | None) -> Order | None:
+    """The order of what was read; None when most bytes were read at random, or there are too many legs."""
+    ranges = _disjoint((leg.start, leg.end) for leg in legs)
+    in_a_row = sum(leg.end - leg.start for leg in legs if leg.goes_on)
     if len(ranges) > MAX_RANGES or 2 * in_a_row < sum(end - start for start, end in ranges):
         return None
     spot = extents.spot if extents is not None else lambda _offset: None

@@ -113,9 +113,9 @@ class Watch:
     def end(self) -> Order | None:
         """The last handle was closed: what was read and in which order, None when that says little."""
         with self._lock:
-            runs, extents = self._cursors.runs or [], self._cursors.extents
-            order = order_of(runs, self.content, self._manifest.size, extents)
-            for run in runs:
+            extents = self._cursors.extents
+            order = order_of(self._cursors.legs or (), self.content, self._manifest.size, extents)
+            for run in self._cursors.active:
                 self._loader.cancel(run)
             if self._follower is not None:
                 self._loader.cancel(self._follower)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from shardfs.prefetch.cursors import FIRST_WINDOW, MAX_CURSORS, MAX_RUNS, NEAR, TOLERANCE, Cursors, Want
+from shardfs.prefetch.cursors import FIRST_WINDOW, MAX_CURSORS, MAX_LEGS, NEAR, TOLERANCE, Cursors, Want
 from shardfs.prefetch.extents import Extents
 from shardfs.tensors import Stretch
 
@@ -72,8 +72,8 @@ def test_requests_out_of_order_are_one_reader(size: int) -> None:
     cursors = Cursors(SIZE)
     wants = read(cursors, reads)
     assert bytes_of(wants) >= 32 * MB - FIRST_WINDOW - TOLERANCE
-    assert cursors.runs is not None
-    assert len(cursors.runs) == 1
+    assert cursors.legs is not None
+    assert len(cursors.legs) == 1
 
 
 def test_threads_with_a_part_each_are_readers_of_their_own() -> None:
@@ -82,8 +82,9 @@ def test_threads_with_a_part_each_are_readers_of_their_own() -> None:
     wants = read(cursors, [one for turn in zip(*parts, strict=True) for one in turn])
     assert len({id(want.reader) for want in wants}) == MAX_CURSORS
     assert bytes_of(wants) >= MAX_CURSORS * 16 * MB
-    assert cursors.runs is not None
-    assert [run.start for run in cursors.runs] == [n * 64 * MB for n in range(MAX_CURSORS)]
+    assert cursors.legs is not None  # in turns, by the megabyte
+    assert [leg.start for leg in cursors.legs[: MAX_CURSORS + 1]] == [*(n * 64 * MB for n in range(MAX_CURSORS)), MB]
+    assert len(cursors.legs) == MAX_CURSORS * 16
 
 
 @pytest.mark.parametrize("size", [4 * KB, 128 * KB, MB])
@@ -97,7 +98,7 @@ def test_reads_at_random_want_nothing(size: int) -> None:
 def test_a_far_seek_gives_up_the_reader_that_has_been_silent_longest() -> None:
     cursors = Cursors(SIZE)
     read(cursors, in_a_row(0, MB))
-    first = (cursors.runs or [])[0]
+    first = cursors.active[0]
     for place in range(1, MAX_CURSORS):
         read(cursors, [(place * 32 * MB, 4 * KB)])
         assert cursors.dropped is None
@@ -107,8 +108,8 @@ def test_a_far_seek_gives_up_the_reader_that_has_been_silent_longest() -> None:
 
 def test_reads_without_order_are_not_remembered() -> None:
     cursors = Cursors(SIZE * 100)
-    read(cursors, [(n * 4 * MB, 4 * KB) for n in range(MAX_RUNS + 1)])
-    assert cursors.runs is None
+    read(cursors, [(n * 4 * MB, 4 * KB) for n in range(MAX_LEGS + 1)])
+    assert cursors.legs is None
     assert bytes_of(read(cursors, in_a_row(0, 4 * MB))) > 0
 
 
@@ -135,3 +136,14 @@ def test_who_reads_all_needs_no_guess() -> None:
     assert want is not None
     assert want.near == ((0, NEAR),)
     assert read(cursors, [(0, NEAR // 2 + 1)])[0].near == ((NEAR, NEAR + NEAR // 2 + 1),)
+
+
+def test_who_goes_on_after_others_does_so_in_the_order_too() -> None:
+    cursors = Cursors(SIZE)
+    read(cursors, [(0, 4 * KB), *in_a_row(100 * MB, 110 * MB), *in_a_row(4 * KB, MB + 4 * KB)])
+    assert cursors.legs is not None
+    assert [(leg.start, leg.end) for leg in cursors.legs] == [
+        (0, 4 * KB),
+        (100 * MB, 110 * MB),
+        (4 * KB, MB + 4 * KB),
+    ]

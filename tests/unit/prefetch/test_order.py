@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from shardfs.errors import MalformedError
-from shardfs.prefetch.cursors import NEAR, Cursors, Run, Want
+from shardfs.prefetch.cursors import NEAR, Cursors, Leg, Want
 from shardfs.prefetch.extents import Extents, Spot
 from shardfs.prefetch.order import MAX_RANGES, Follower, Order, Range, order_of
 from shardfs.tensors import Stretch
@@ -17,29 +17,29 @@ OLD = Extents([Stretch("a", None, (), 0, 10 * MB), Stretch("b", None, (), 10 * M
 NEW = Extents([Stretch("b", None, (), MB, 21 * MB), Stretch("a", None, (), 21 * MB, 31 * MB)])
 
 
-def runs(*extents: tuple[int, int], goes_on: bool = True) -> list[Run]:
+def legs(*extents: tuple[int, int], goes_on: bool = True) -> list[Leg]:
     found = []
     for start, end in extents:
-        run = Run(start, end)
-        run.goes_on = goes_on
-        found.append(run)
+        leg = Leg(start, end)
+        leg.goes_on = goes_on
+        found.append(leg)
     return found
 
 
 def test_the_order_is_that_of_the_first_touch() -> None:
-    order = order_of(runs((20, 40), (0, 10), (30, 60), (10, 15), (5, 12)), CONTENT, 100, None)
+    order = order_of(legs((20, 40), (0, 10), (30, 60), (10, 15), (5, 12)), CONTENT, 100, None)
     assert order is not None
     assert [(r.start, r.end) for r in order.ranges] == [(20, 40), (0, 10), (40, 60), (10, 15)]
     assert order.covered == 55
 
 
 def test_reads_at_random_have_no_order() -> None:
-    assert order_of(runs((20, 40), (0, 10), goes_on=False), CONTENT, 100, None) is None
-    assert order_of(runs(*((2 * n, 2 * n + 1) for n in range(MAX_RANGES + 1))), CONTENT, 10**6, None) is None
+    assert order_of(legs((20, 40), (0, 10), goes_on=False), CONTENT, 100, None) is None
+    assert order_of(legs(*((2 * n, 2 * n + 1) for n in range(MAX_RANGES + 1))), CONTENT, 10**6, None) is None
 
 
 def test_a_record_gives_the_order_back() -> None:
-    order = order_of(runs((11 * MB, 20 * MB), (0, 10 * MB)), CONTENT, 30 * MB, OLD)
+    order = order_of(legs((11 * MB, 20 * MB), (0, 10 * MB)), CONTENT, 30 * MB, OLD)
     assert order is not None
     assert order.ranges[0] == Range(11 * MB, 20 * MB, Spot("b", MB), Spot("b", 10 * MB - 1))
     assert Order.from_bytes(order.to_bytes()) == order
@@ -68,7 +68,7 @@ def test_what_is_no_record_is_refused(change: dict[str, object]) -> None:
 
 
 def test_ranges_move_with_their_tensors() -> None:
-    order = order_of(runs((0, 10 * MB), (12 * MB, 30 * MB)), CONTENT, 30 * MB, OLD)
+    order = order_of(legs((0, 10 * MB), (12 * MB, 30 * MB)), CONTENT, 30 * MB, OLD)
     assert order is not None
     assert order.in_file(b"other", 31 * MB, NEW) == [(21 * MB, 31 * MB), (3 * MB, 21 * MB)]
     assert order.in_file(b"other", 20 * MB, None) == [(0, 10 * MB), (12 * MB, 20 * MB)]
@@ -129,6 +129,6 @@ def test_the_order_of_cursors_is_followed() -> None:
     reads = [one for start, end in BACK_AND_FORTH for one in in_a_row(start, end)]
     for offset, size in reads:
         cursors.read(offset, offset + size, NEAR)
-    order = order_of(cursors.runs or [], CONTENT, 64 * MB, None)
+    order = order_of(cursors.legs or [], CONTENT, 64 * MB, None)
     assert order is not None
     assert order.in_file(CONTENT, 64 * MB, None) == BACK_AND_FORTH
