@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -124,6 +126,20 @@ def mounting(project: Path, point: Path, home: Path, **options: Any) -> Iterator
             if any(found.mountpoint == record.mountpoint for found in session.list_mounts()):
                 session.unmount(point, force=True)
     assert not any(line.split()[4] == str(point) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+@contextmanager
+def stopped(mounted: Mounted) -> Iterator[None]:
+    """Nobody answers requests meanwhile. A watchdog lets the daemon go on, or a failing test would hang."""
+    watchdog = threading.Timer(20, os.kill, (mounted.record.pid, signal.SIGCONT))
+    watchdog.start()
+    os.kill(mounted.record.pid, signal.SIGSTOP)
+    try:
+        yield
+        assert watchdog.is_alive(), "a request was sent"
+    finally:
+        watchdog.cancel()
+        os.kill(mounted.record.pid, signal.SIGCONT)
 
 
 def _is_plain(path: Path) -> bool:

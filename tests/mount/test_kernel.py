@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import shardfs
-from tests.mount.conftest import FRESH_S, Mounted, add_commit, eventually, make_project, mounting, private_folders
+from tests.mount.conftest import (
+    FRESH_S,
+    Mounted,
+    add_commit,
+    eventually,
+    make_project,
+    mounting,
+    private_folders,
+    stopped,
+)
 from tests.stores import noise
 
 pytestmark = pytest.mark.fuse
@@ -39,20 +45,6 @@ def mounted(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Mo
 
 def version(mounted: Mounted, name: str) -> Path:
     return (mounted.point / "versions" / name).resolve()
-
-
-@contextmanager
-def stopped(mounted: Mounted) -> Iterator[None]:
-    """Nobody answers requests meanwhile. A watchdog lets the daemon go on, or a failing test would hang."""
-    watchdog = threading.Timer(20, os.kill, (mounted.record.pid, signal.SIGCONT))
-    watchdog.start()
-    os.kill(mounted.record.pid, signal.SIGSTOP)
-    try:
-        yield
-        assert watchdog.is_alive(), "a request was sent"
-    finally:
-        watchdog.cancel()
-        os.kill(mounted.record.pid, signal.SIGCONT)
 
 
 def test_a_file_that_did_not_change_is_read_once_for_all_versions(mounted: Mounted) -> None:
