@@ -24,7 +24,7 @@ from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 from shardfs.transfer.download import download
 from shardfs.transfer.follow import follow, prune_refs
-from shardfs.transfer.ranges import MAX_WINDOW, extend
+from shardfs.transfer.ranges import MAX_REQUEST, extend
 
 _log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class _Fetch:
     def _read_early(self, pack: PackSize, entries: list[Entry]) -> list[tuple[Entry, bytes]]:
         payloads: list[tuple[Entry, bytes]] = []
         while entries:
-            span = extend(entries[0], entries[1:], MAX_WINDOW, lambda _: True)
+            span = extend(entries[0], entries[1:], MAX_REQUEST, lambda _: True)
             data = self._remote.read_pack(pack.id, span.start, span.end - span.start) if span.end > span.start else b""
             self._arrived(len(data))
             payloads += [(e, data[e.offset - span.start : e.offset - span.start + e.stored_size]) for e in span.entries]

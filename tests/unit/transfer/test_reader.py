@@ -27,7 +27,7 @@ from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 from shardfs.transfer import ranges
-from shardfs.transfer.reader import Reader
+from shardfs.transfer.reader import Reader, _instances
 from tests import stores
 from tests.stores import CHUNK_SIZE, FolderSource, XorCodec, commit, flip, noise
 
@@ -58,6 +58,8 @@ def lazy(tmp_path: Path, full: Store) -> Iterator[Store]:
 def cache(tmp_path: Path) -> Iterator[Cache]:
     cache = Cache.open(tmp_path / "cache", limit_bytes=64 << 20, free_floor_bytes=0)
     yield cache
+    for reader in list(_instances):
+        reader.close()  # what came lately is still being written
     cache.close()
 
 
@@ -180,6 +182,7 @@ def test_remote_reads_come_with_neighbours(lazy: Store, full: Store, cache: Cach
     reader = Reader(lazy, cache=cache, remote=lambda _: source)
     assert [_read(reader, i) for i in range(40)] == CHUNKS
     assert len(source.requests) == 1
+    reader.close()
     again = Reader(lazy, cache=cache, remote=lambda _: source)
     assert [_read(again, i) for i in range(40)] == CHUNKS
     assert again.counters().cache_reads == 40
@@ -255,9 +258,12 @@ def test_a_damaged_cache_record_is_fetched_again(lazy: Store, full: Store, cache
     reader = Reader(lazy, cache=cache, remote=lambda _: source, budget_bytes=0)
     cache.put(IDS[0], 0, entry.raw_size, (), bad)
     assert _read(reader, 0) == CHUNKS[0]
+    reader.close()
     cache.discard(IDS[1])
     cache.put(IDS[1], 77, 1 << 40, (), b"x")
-    assert _read(reader, 1) == CHUNKS[1]
+    again = Reader(lazy, cache=cache, remote=lambda _: source, budget_bytes=0)
+    assert _read(again, 1) == CHUNKS[1]
+    assert again.counters().damaged == 1
     found = cache.get(IDS[0])
     assert found is not None
     assert registry.decode(found.codec, found.payload, found.raw_size) == CHUNKS[0]

@@ -1,0 +1,114 @@
+"""Threads that run requests to one remote: what somebody waits for first, then what may be wanted later."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+MAX_IN_FLIGHT: Final = 16  # requests; what servers and proxies take from one client without objecting
+MAX_AHEAD: Final = 12  # of them those that nobody waits for yet
+_IDLE_S: Final = 10.0  # after which a thread ends
+
+
+class Job:
+    """One request to be made.
+
+    Attributes:
+        work: makes it; must not raise.
+        drop: called instead when it is cancelled.
+        owner: for whom it is made ahead.
+    """
+
+    __slots__ = ("drop", "is_ahead", "is_taken", "owner", "work")
+
+    def __init__(self, work: Callable[[], None], drop: Callable[[], None], owner: object = None) -> None:
+        self.work, self.drop, self.owner = work, drop, owner
+        self.is_taken = False
+        self.is_ahead = False  # it was taken while nobody waited for it
+
+
+class Couriers:
+    """A pool of at most `MAX_IN_FLIGHT` threads, which end when there is nothing to do. Safe to share between threads.
+
+    Attributes:
+        peak: most requests that were in flight at once.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._urgent: deque[Job] = deque()
+        self._ahead: list[tuple[int, int, Job]] = []
+        self._order = count()
+        self._threads = self._idle = self._running = self._running_ahead = 0
+        self.peak = 0
+
+    def send(self, job: Job) -> None:
+        """Run a job that somebody waits for as soon as a thread is free; one that was sent ahead comes forward."""
+        with self._changed:
+            if not job.is_taken:
+                self._urgent.append(job)
+                self._wake()
+
+    def send_ahead(self, job: Job, distance: int) -> None:
+        """Run a job when nobody waits for others; those with the least distance first."""
+        with self._changed:
+            heapq.heappush(self._ahead, (distance, next(self._order), job))
+            if self._running_ahead < MAX_AHEAD:
+                self._wake()
+
+    def cancel(self, owner: object = None) -> None:
+        """Drop what was sent ahead for `owner` (None: for anybody) and does not run yet."""
+        with self._changed:
+            urgent = set(self._urgent)
+            gone = [j for _, _, j in self._ahead if j not in urgent and (owner is None or j.owner is owner)]
+            gone = [job for job in gone if not job.is_taken]
+            for job in gone:
+                job.is_taken = True
+        for job in gone:
+            job.drop()
+
+    def _wake(self) -> None:
+        self._changed.notify()
+        if len(self._urgent) + len(self._ahead) > self._idle and self._threads < MAX_IN_FLIGHT:
+            self._threads += 1
+            # Daemons: a program that ends while a remote is silent does not wait for it.
+            threading.Thread(target=self._run, name="shardfs-remote", daemon=True).start()
+
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            job.work()
+            with self._changed:
+                self._running -= 1
+                self._running_ahead -= job.is_ahead
+
+    def _take(self) -> Job | None:
+        """The next job; None when there was none for a while: the thread ends."""
+        with self._changed:
+            while (job := self._next()) is None:
+                self._idle += 1
+                is_woken = self._changed.wait(_IDLE_S)
+                self._idle -= 1
+                if not is_woken and not self._urgent and not self._ahead:
+                    self._threads -= 1
+                    return None
+            job.is_taken = True
+            self._running += 1
+            self._running_ahead += job.is_ahead
+            self.peak = max(self.peak, self._running)
+            return job
+
+    def _next(self) -> Job | None:
+        while self._urgent:
+            job = self._urgent.popleft()
+            if not job.is_taken:
+                return job
+        while self._ahead and self._running_ahead < MAX_AHEAD:
+            job = heapq.heappop(self._ahead)[2]
+            if not job.is_taken:
+                job.is_ahead = True
+                return job
+        return None
