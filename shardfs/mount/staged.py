@@ -50,6 +50,10 @@ class StagedHandle(Handle):
         """Set the modification time."""
         self._file.utimens(mtime_ns)
 
+    def backing(self) -> int | None:
+        """The private file, where the area need not see what is written to it."""
+        return self._file.backing()
+
     def flush(self) -> None:
         """A descriptor was closed."""
         self._file.flush()

@@ -158,7 +158,8 @@ def _build(
         fd = file.open()
         try:
             below = None if file.below is None else (file.below.entry(), file.below.kept)
-            content = ingest.file(fd, b"/".join(file.path), size=file.size, below=below)
+            size = None if file.live else file.size
+            content = ingest.file(fd, b"/".join(file.path), size=size, below=below)
         finally:
             os.close(fd)
         if content.media is not None:

@@ -133,6 +133,39 @@ class Generations:
             if self.path(key).stat().st_size > size:
                 os.truncate(self.path(key), size)
 
+    def is_written(self, key: FileKey) -> bool:
+        """Whether a program can still write to a generation: one that has it open, or mapped.
+
+        The kernel lets it do so even when the daemon of its mount has died.
+        """
+        try:
+            fd = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while anybody can write
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def copy(self, key: FileKey, gen: int) -> FileKey:
+        """Copy a generation to another one of the same file: its key."""
+        new = (key[0], gen)
+        source = self._open(key, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            target = self.create(new)
+            try:
+                copy_file(source, target, os.fstat(source).st_size)
+            finally:
+                os.close(target)
+        except OSError as error:
+            raise AreaError(error.errno or errno.EIO, str(self.path(new))) from error
+        finally:
+            os.close(source)
+        return new
+
     def _open(self, key: FileKey, flags: int) -> int:
         try:
             return os.open(self.path(key), flags, 0o600)

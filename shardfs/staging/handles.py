@@ -57,6 +57,15 @@ class AreaFile:
         """Set the modification time, also of a file that was unlinked since."""
         self._files.utimens(self._node, mtime_ns)
 
+    def backing(self) -> int | None:
+        """A descriptor of a plain file with the content, that the kernel may read and write itself from now on.
+
+        It stays this object's. None where the area has to see every write: to keep the stable content as it is, or
+        to know what changes in a large file.
+        """
+        may_write = self._access != os.O_RDONLY and not self._append
+        return self._node.lend() if may_write or self._node.live else None
+
     def flush(self) -> None:
         """A descriptor was closed (FUSE flush). Commits wait shortly for the release that follows."""
         if self._node.wgen is not None and self._access != os.O_RDONLY:
@@ -137,7 +146,7 @@ class OpenFiles:
             with node.lock:
                 node.writers -= writer
                 if node.writers == 0:
-                    node.seal()
+                    node.seal(closed=node.handles == 1)
         finally:
             if node.writers == 0:
                 self._around.closing.done(node.row.ino)
@@ -154,8 +163,7 @@ class OpenFiles:
 
     def utimens(self, node: OpenNode, mtime_ns: int) -> None:
         """Set the modification time of an open node, unlinked or not."""
-        with node.lock:
-            node.mtime_ns = mtime_ns
+        node.set_mtime(mtime_ns)
         with self._around.database.write() as db:
             update(db, node.row.ino, mtime_ns=mtime_ns, ctime_ns=time.time_ns())
 
@@ -163,8 +171,7 @@ class OpenFiles:
         """A time that was set by hand survives the release."""
         node = self._nodes.get(ino)
         if node is not None:
-            with node.lock:
-                node.mtime_ns = mtime_ns
+            node.set_mtime(mtime_ns)
 
     def close(self) -> None:
         """Seal what lost its last handle to an error, and let go of everything."""
@@ -172,7 +179,7 @@ class OpenFiles:
             nodes, self._nodes = list(self._nodes.values()), {}
         for node in nodes:
             if node.handles == 0:
-                node.seal()
+                node.seal(closed=True)
             node.close()
 
     def _join(self, ino: int, *, writer: bool) -> OpenNode:

@@ -96,6 +96,7 @@ class Row(NamedTuple):
     settled: int
     stray: int
     below: bytes | None = None
+    live: int = 0
 
     @property
     def executable(self) -> bool:

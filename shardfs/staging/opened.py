@@ -13,10 +13,11 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from shardfs.errors import AreaError
@@ -65,6 +66,7 @@ class OpenNode:
         self.stable: FileKey | None = None
         self.stable_size = row.size
         self.fd: int | None = None
+        self.live = False  # the kernel may write to the generation itself: size and time are those of the file
         self._content: Content | None = None
         self._entry: FileEntry | None = None  # committed content: all that there is, or what lies below
         self._kept: Ranges | None = None  # what shows of the content below; None: there is none
@@ -99,6 +101,7 @@ class OpenNode:
 
     def stat(self, row: Row | None = None) -> NodeStat:
         """Attributes with unfinished writes counted in; `row` is the node's row as of now."""
+        self._measure()
         found = stat_of_row(self.row if row is None else row)
         if self.wgen is None and not self.gone:
             return found
@@ -119,6 +122,7 @@ class OpenNode:
     def write(self, offset: int | None, data: bytes | bytearray | memoryview) -> int:
         """See `AreaFile.write`; no offset means at the end."""
         with self.lock:
+            self._measure()
             offset = self.size if offset is None else offset
             length = len(data)
             if not length:
@@ -137,6 +141,7 @@ class OpenNode:
         if size < 0:
             raise AreaError(errno.EINVAL, self.row.name)
         with self.lock:
+            self._measure()
             if size == self.size and self.wgen is None:
                 return
             self._begin(size, min(size, self.size))
@@ -148,19 +153,55 @@ class OpenNode:
             self.size = size
             self.mtime_ns = time.time_ns()
 
-    def seal(self, *, durable: bool = False) -> None:
-        """What was written becomes the stable content; `durable`: and it survives a power cut."""
+    def set_mtime(self, mtime_ns: int) -> None:
+        """A time that was set by hand survives the release."""
+        with self.lock:
+            self.mtime_ns = mtime_ns
+            if self.live and self.fd is not None:
+                with disk(self.row.name):
+                    os.utime(self.fd, ns=(mtime_ns, mtime_ns))
+
+    def lend(self) -> int | None:
+        """The descriptor of the generation, for the kernel to read and write it itself; None when it must not.
+
+        It may write to a generation that is new and empty and that one handle has, until all handles are released.
+        """
+        with self.lock:
+            is_new = self.wgen is not None and self._key() != self.stable and self.size == 0
+            is_plain = not self.gone and not self.row.mode & (stat.S_ISUID | stat.S_ISGID)  # writes drop these bits
+            if not self.live and is_new and is_plain and self.handles == 1:
+                with suppress(AreaError):
+                    self._file()
+                    self.live = True
+            return self.fd if self.live else None
+
+    def seal(self, *, durable: bool = False, closed: bool = False) -> None:
+        """What was written becomes the stable content.
+
+        Args:
+            durable: and it survives a power cut.
+            closed: nobody writes to it any more, the kernel neither.
+        """
         with self.lock:
             if durable and self.fd is not None:
                 with disk(self.row.name):
                     os.fsync(self.fd)
+            self._measure()
             if self.wgen is None or self.gone:
                 if durable:
                     self.around.durability.sync()
                 return
-            self.around.durability.despite_full_disk(lambda: self._record(durable=durable))
+            live = self.live and not closed
+            self.around.durability.despite_full_disk(lambda: self._record(durable=durable, live=live))
 
-    def _record(self, *, durable: bool) -> None:
+    def _measure(self) -> None:
+        """See what the kernel has written."""
+        fd = self.fd
+        if self.live and fd is not None:
+            found = os.fstat(fd)
+            self.size, self.mtime_ns = found.st_size, found.st_mtime_ns
+
+    def _record(self, *, durable: bool, live: bool) -> None:
         """Have the row name what was written."""
         around = self.around
         with around.durability.write() if durable else around.database.write() as db:
@@ -168,10 +209,10 @@ class OpenNode:
             if row is None or row.wgen != self.wgen:
                 self.gone = True
             else:
-                found = self._switch_row(db, row)
+                found = self._switch_row(db, row, live=live)
         if not self.gone and row is not None:
             self.row = found
-            self._after_seal(row, durable=durable)
+            self._after_seal(row, durable=durable, live=live)
 
     def close(self) -> None:
         """Let go of the descriptor, and of the file when nothing names it."""
@@ -184,7 +225,7 @@ class OpenNode:
 
     def _begin(self, offset: int, keep: int) -> None:
         """Make sure that bytes from `offset` on may change, in a generation that holds the first `keep` bytes."""
-        if self.wgen is not None and (self._key() != self.stable or offset >= self.stable_size):
+        if self.live or (self.wgen is not None and (self._key() != self.stable or offset >= self.stable_size)):
             self.around.closing.done(self.row.ino)
             return
         before = self.wgen
@@ -308,17 +349,19 @@ class OpenNode:
     def _key(self) -> FileKey | None:
         return None if self.wgen is None else (self.row.ino, self.wgen)
 
-    def _switch_row(self, db: sqlite3.Connection, row: Row) -> Row:
+    def _switch_row(self, db: sqlite3.Connection, row: Row, *, live: bool) -> Row:
         private = self.size > 0
+        same = row.live and (row.size, row.mtime_ns) == (self.size, self.mtime_ns)
         columns: dict[str, object] = {
             "gen": self.wgen if private else None,
             "content": None if private else b"",
             "size": self.size,
             "mtime_ns": self.mtime_ns,
             "ctime_ns": max(self.mtime_ns, row.ctime_ns),
-            "wgen": None,
-            "version": row.version + 1,
+            "wgen": self.wgen if live else None,
+            "version": row.version if same else row.version + 1,
             "settled": 0,
+            "live": int(live),
             "below": self._below() if private else None,
         }
         update(db, row.ino, **columns)
@@ -327,13 +370,16 @@ class OpenNode:
             self.around.view.settle(db, new, self.around.view.node(db, row.parent))
         return new
 
-    def _after_seal(self, old: Row, *, durable: bool) -> None:
-        written, self.wgen = self._key(), None
+    def _after_seal(self, old: Row, *, durable: bool, live: bool) -> None:
+        written = self._key()
         self.stable = written if self.size else None
         self.stable_size = self.size
-        if old.gen is not None and (old.ino, old.gen) != self.stable:
+        needed = written if live else self.stable
+        if not live:
+            self.wgen, self.live = None, False
+        if old.gen is not None and (old.ino, old.gen) != needed:
             (self.around.files.discard if durable else self.around.durability.outdate)([(old.ino, old.gen)])
-        if written is not None and written != self.stable and written[1] != old.gen:
+        if written is not None and written != needed and written[1] != old.gen:
             self.around.files.discard([written])
 
     def _below(self) -> bytes | None:

@@ -60,7 +60,10 @@ def recover(database: Database, files: Generations) -> Recovery:
     with database.write(durable=True) as db:
         for row in rows_where(db, "wgen IS NOT NULL"):
             path = path_of(db, row)
-            if row.stable:
+            if row.live:
+                report.kept += [path] if path and _wrote_on(files, row) else []
+                _adopt(db, files, row)
+            elif row.stable:
                 report.dropped += [path] if path else []
                 update(db, row.ino, wgen=None, version=row.version + 1)
             else:
@@ -81,9 +84,22 @@ def recover(database: Database, files: Generations) -> Recovery:
 
 def _adopt(db: sqlite3.Connection, files: Generations, row: Row) -> None:
     """A new file that was never closed keeps what was written, as in any file system."""
-    size = files.size((row.ino, row.wgen or 0)) or 0
-    gen, content = (row.wgen, None) if size else (None, b"")
-    update(db, row.ino, gen=gen, content=content, size=size, wgen=None, version=row.version + 1)
+    key = (row.ino, row.wgen or 0)
+    if files.is_written(key):
+        key = files.copy(key, row.last_gen + 1)
+    size = files.size(key) or 0
+    gen, content = (key[1], None) if size else (None, b"")
+    columns = {"gen": gen, "content": content, "size": size, "last_gen": max(row.last_gen, key[1])}
+    update(db, row.ino, **columns, wgen=None, live=0, version=row.version + 1)
+
+
+def _wrote_on(files: Generations, row: Row) -> bool:
+    """Whether the kernel wrote to a file after its fsync."""
+    try:
+        found = files.path((row.ino, row.wgen or 0)).stat()
+    except FileNotFoundError:
+        return True
+    return (found.st_size, found.st_mtime_ns) != (row.size, row.mtime_ns)
 
 
 def _measure(db: sqlite3.Connection, files: Generations, row: Row) -> bool:

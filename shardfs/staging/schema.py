@@ -26,7 +26,8 @@ _STATEMENTS: Final = (
         version   INTEGER NOT NULL,  -- another one for another stable content; never 0
         settled   INTEGER NOT NULL,  -- 1: says the same as the base tree of its parent
         stray     INTEGER NOT NULL,  -- 1: `ino` is derived from a place where the node no longer is
-        below     BLOB               -- committed content that shows where `gen` was not written to: layers.Below
+        below     BLOB,              -- committed content that shows where `gen` was not written to: layers.Below
+        live      INTEGER NOT NULL DEFAULT 0  -- 1: the kernel may still write to `gen` itself
     )""",
     "CREATE UNIQUE INDEX nodes_place ON nodes (parent, name)",
     "CREATE INDEX nodes_changed ON nodes (ino) WHERE settled = 0",
@@ -38,7 +39,9 @@ _STATEMENTS: Final = (
     "CREATE TABLE facts (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
 )
 
-_UPGRADES: Final = {1: ("ALTER TABLE nodes ADD COLUMN below BLOB",)}  # by version, what makes the next one of it
+_UPGRADES: Final = {  # by version, what makes the next one of it
+    1: ("ALTER TABLE nodes ADD COLUMN below BLOB", "ALTER TABLE nodes ADD COLUMN live INTEGER NOT NULL DEFAULT 0"),
+}
 
 
 def statements(version: int) -> list[str]:

@@ -26,7 +26,8 @@ from shardfs.staging.view import View
 class PrivateFile:
     """A file whose bytes are in the area and must be ingested: the first `size` bytes of `file`.
 
-    Where committed content lies `below` and shows, its bytes count, not those of `file`.
+    Where committed content lies `below` and shows, its bytes count, not those of `file`. A `live` one is whole and was
+    fsynced, but a program that has it open may write to it at any time: whoever reads it checks that none did.
     """
 
     path: PathKey
@@ -35,21 +36,39 @@ class PrivateFile:
     executable: bool
     mtime_ns: int
     below: Below | None = None
+    live: bool = False
 
     def open(self) -> int:
         """A descriptor for reading; the caller closes it. The file may be longer than `size`.
 
         Raises:
             AreaError: EIO when it is shorter (a power cut before anything was synced), ENOENT when it is missing.
+            FileChangedError: it is live, and something was written since the fsync.
         """
         try:
             fd = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise AreaError(error.errno or errno.EIO, b"/".join(self.path)) from error
-        if os.fstat(fd).st_size < self.size:
+        try:
+            self._check(fd)
+        except BaseException:
             os.close(fd)
-            raise AreaError(errno.EIO, b"/".join(self.path))
+            raise
         return fd
+
+    def _check(self, fd: int) -> None:
+        if self.live:
+            os.fsync(fd)  # from now on a write into a shared mapping is noted in the times of the file
+        found = os.fstat(fd)
+        if self.live and (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise self.changed()
+        if found.st_size < self.size:
+            raise AreaError(errno.EIO, b"/".join(self.path))
+
+    def changed(self) -> FileChangedError:
+        """What to raise when its content is not what it was."""
+        msg = f"{os.fsdecode(b'/'.join(self.path))} changed while it was read"
+        return FileChangedError(msg)
 
 
 class Snapshot:
@@ -73,6 +92,7 @@ class Snapshot:
                         row.executable,
                         row.mtime_ns,
                         None if row.below is None else Below.from_bytes(row.below),
+                        bool(row.live),
                     )
         self.built: dict[int, TreeId] = {}
         self.ingested: dict[int, tuple[int, FileEntry]] = {}
@@ -108,12 +128,13 @@ class Snapshot:
             The tree of the root.
 
         Raises:
-            FileChangedError: `ingest` answered another size than it was given.
+            FileChangedError: from `ingest`, or it answered another size than it was given. Not for live files: they
+                stay as they are in the base, as if they had not been fsynced.
         """
         for _, directory in self._order:
             entries = dict(self._view.tree(directory.base).by_name)
             for row in sorted(self._overlay.children(directory.ino), key=lambda row: row.name):
-                entry = self._entry(row, ingest)
+                entry = self._entry(row, ingest, entries.get(row.name))
                 if entry is None:
                     entries.pop(row.name, None)
                 else:
@@ -135,16 +156,22 @@ class Snapshot:
     ) -> None:
         self.close()
 
-    def _entry(self, row: Row, ingest: Callable[[PrivateFile], FileEntry]) -> TreeEntry | None:
+    def _entry(
+        self, row: Row, ingest: Callable[[PrivateFile], FileEntry], before: TreeEntry | None
+    ) -> TreeEntry | None:
         if row.kind == NodeKind.DIR and row.ino in self.built:
             return DirEntry(row.name, self.built[row.ino])
         private = self._private.get(row.ino)
         if private is None:
             return row.entry() if row.stable else None
-        entry = ingest(private)
-        if entry.size != private.size:
-            msg = f"{os.fsdecode(b'/'.join(private.path))} changed while it was read"
-            raise FileChangedError(msg)
+        try:
+            entry = ingest(private)
+            if entry.size != private.size:
+                raise private.changed()
+        except FileChangedError:
+            if not private.live:
+                raise
+            return before
         entry = replace(entry, name=row.name, executable=row.executable)
         self.ingested[row.ino] = (row.version, entry)
         return entry

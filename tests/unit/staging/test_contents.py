@@ -329,7 +329,7 @@ def test_a_release_that_cannot_be_recorded_is_tried_again(area: Area, monkeypatc
     file = area.create(ROOT, b"new", 0o644)
     file.write(0, b"content")
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise AreaError(errno.ENOSPC, "area.sqlite")
 
     with monkeypatch.context() as patch:

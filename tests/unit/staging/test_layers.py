@@ -180,7 +180,8 @@ def test_an_area_of_an_older_version_is_brought_up_to_date(area: Area, store: Me
     write(area, b"b", b"private")
     area.close()
     with sqlite3.connect(area.directory / "area.sqlite") as old:
-        old.execute("ALTER TABLE nodes DROP COLUMN below")
+        for column in ("below", "live"):
+            old.execute(f"ALTER TABLE nodes DROP COLUMN {column}")
         old.execute("PRAGMA user_version = 1")
     old.close()
     with store.area(area.directory) as area:
