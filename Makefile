@@ -1,6 +1,7 @@
 # make demo    every feature on real checkpoints, in a folder of its own
 # make test    the whole test suite, real mounts and a real server included
 # make check   lint, types, layers
+# make soak    10 000 random operations on real mounts against a model: SEED=.. OPS=..
 # make fuzz    decoders against made-up payloads for a minute, where atheris is installed
 # make bench   tables of times and bytes beside other tools
 # make bench-mount   tables of reads through mounts beside other tools
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check fuzz bench bench-mount format setup clean
+.PHONY: demo test check soak fuzz bench bench-mount format setup clean
 
 setup:
 	@.ci/setup
@@ -31,6 +32,9 @@ check: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+soak: setup
+	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(OPS),--ops $(OPS))
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.fuzz_codecs
