@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from shardfs import budget
 from shardfs.errors import AlreadyExistsError, MalformedError, RefNotFoundError, StoreError, UsageError
 
 FORMAT: Final = 1  # version of the store layout that this program reads and writes
@@ -48,7 +49,7 @@ class Settings:
     cache_size: int = 10 << 30
     cache_min_free: int = 2 << 30
     cache_files: bool = True
-    memory_budget: int = 256 << 20
+    memory_budget: int = field(default_factory=budget.default)
     deadline_s: float = 30.0
     lock_wait_s: float = 120.0
     chain_depth: int = 8

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from shardfs import budget
 from shardfs.codecs import kernels
 from shardfs.config import Settings
 from shardfs.maintenance.findings import FIX, Finding
@@ -24,8 +25,6 @@ _HELPER: Final = "fusermount3"
 _HELPER_SETTINGS: Final = Path("/etc/fuse.conf")
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 _MAX_PAGES: Final = Path("/proc/sys/fs/fuse/max_pages_limit")
-_CGROUPS: Final = Path("/proc/self/cgroup")
-_CGROUP_HOME: Final = Path("/sys/fs/cgroup")
 _OLDEST: Final = (5, 4)
 _PASSTHROUGH: Final = (6, 9)
 _CAP_SYS_ADMIN: Final = 1 << 21
@@ -147,35 +146,16 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _DESCRIPTORS:
         yield Finding("warning", f"a process may open only {soft} files", f"ulimit -n {_DESCRIPTORS} before mounting")
-    limit, budget = memory_limit(), settings.memory_budget
-    if limit is not None and budget > limit // 2:
+    limit, kept = budget.memory_limit(), settings.memory_budget
+    if limit is not None and kept > limit // 2:
         yield Finding(
             "warning",
-            f"memory.budget is {_mib(budget)}, this control group may use {_mib(limit)} in all",
+            f"memory.budget is {_mib(kept)}, this control group may use {_mib(limit)} in all",
             f"shardfs config set memory.budget {limit // 4 >> 20}M",
         )
     else:
         room = "" if limit is None else f" of {_mib(limit)} that this control group may use"
-        yield Finding("ok", f"memory.budget is {_mib(budget)}{room}")
-
-
-def memory_limit() -> int | None:
-    """Bytes that the control groups of this process may use, the tightest; None without a limit."""
-    found = []
-    with suppress(OSError):
-        for line in _CGROUPS.read_text("utf-8", "surrogateescape").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "":
-                home, name = _CGROUP_HOME, "memory.max"
-            elif "memory" in controllers.split(","):
-                home, name = _CGROUP_HOME / "memory", "memory.limit_in_bytes"
-            else:
-                continue
-            group = home / path.lstrip("/")
-            # Inside a container the path may be one of the host's: then the root of what is seen is the group.
-            folders = [group, *group.parents[: len(group.parts) - len(home.parts)], home]
-            found += [limit for folder in folders if (limit := _number(folder / name)) is not None]
-    return min((limit for limit in found if 0 < limit < 1 << 60), default=None)
+        yield Finding("ok", f"memory.budget is {_mib(kept)}{room}")
 
 
 def _cache(settings: Settings) -> Iterator[Finding]:
