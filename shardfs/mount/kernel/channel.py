@@ -33,6 +33,15 @@ DEVICE: Final = "/dev/fuse"
 HELPER: Final = "fusermount3"
 _HELPER_FD: Final = "_FUSE_COMMFD"  # environment variable that tells the helper where to send the descriptor
 _HELPER_S: Final = 20.0
+# By words of the helper: what to do.
+_ADVICE: Final = {
+    "user_allow_other": "root can add the line user_allow_other to /etc/fuse.conf; or mount without --allow-other",
+    f"failed to open {DEVICE}: Permission denied": f"root can allow it: chmod 0666 {DEVICE}",
+    "mount failed: Operation not permitted": (
+        f"{HELPER} needs its set-user-id bit (chmod u+s, as root); a container needs --device {DEVICE} "
+        "--cap-add SYS_ADMIN"
+    ),
+}
 _SUBTYPE: Final = TYPE.partition(".")[2]
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
 _ROOT_MODE: Final = "40000"  # octal: a directory
@@ -154,7 +163,7 @@ def _mount(mountpoint: str, options: EngineOptions) -> int | None:
 def _ask_helper(mountpoint: str, options: EngineOptions) -> int:
     """A descriptor by fusermount3, which sends it through a socket."""
     if shutil.which(HELPER) is None:
-        msg = f"{HELPER} is not installed; for example: apt install fuse3"
+        msg = f"{HELPER} is not in PATH; install it, for example: apt install fuse3"
         raise MountError(msg)
     words = [f"fsname={options.fsname}", f"subtype={_SUBTYPE}", "nosuid", "nodev", "default_permissions"]
     words += ["allow_other"] if options.allow_other else []
@@ -179,7 +188,7 @@ def _ask_helper(mountpoint: str, options: EngineOptions) -> int:
         if done.returncode:
             said = " ".join(done.stderr.decode("utf-8", "replace").split())
             msg = f"cannot mount on {mountpoint}: {said or f'{HELPER} ended with status {done.returncode}'}"
-            raise MountError(msg)
+            raise MountError("; ".join([msg, *(advice for words, advice in _ADVICE.items() if words in said)]))
         _, received, _, _ = socket.recv_fds(ours, 1, 1)
     if not received:
         msg = f"{HELPER} sent no descriptor"
