@@ -462,6 +462,7 @@ class Repository(Caching):
             "reader": self.reader.counters(),
             "plain_files": self._tier.counters(),
             "prefetch": self._ahead.counters(self.reader.ahead_bytes),
+            "remote": self.reader.traffic,
         }
 
     def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:
