@@ -13,7 +13,11 @@ from shardfs.progress import Progress, no_progress
 from shardfs.wiring import Wiring
 
 if TYPE_CHECKING:
-    from shardfs.transfer import keeping, warming
+    # Part of the facade: who shows the results names their types.
+    from shardfs.transfer.keeping import PinState as PinState
+    from shardfs.transfer.warming import Files, Warmer
+    from shardfs.transfer.warming import Presence as Presence
+    from shardfs.transfer.warming import WarmReport as WarmReport
 
 
 class Caching(Wiring):
@@ -42,7 +46,7 @@ class Caching(Wiring):
         """Make the empty file at a descriptor share the blocks of a plain file with a content; False when it cannot."""
         return self._tier.clone(entry, target)
 
-    def presence(self, rev: str, path: str = "") -> warming.Presence:
+    def presence(self, rev: str, path: str = "") -> Presence:
         """Where the bytes of files at or below a path of a revision are; nothing is read but manifests."""
         return self._warmer().presence(self._selected(rev, path)[1])
 
@@ -54,7 +58,7 @@ class Caching(Wiring):
         tensors: str | None = None,
         page_cache: bool = False,
         progress: Progress | None = None,
-    ) -> warming.WarmReport:
+    ) -> WarmReport:
         """Bring files at or below a path of a revision here and make plain files of them.
 
         Args:
@@ -73,13 +77,13 @@ class Caching(Wiring):
             return self._warmer().warm_tensors(files, tensors, tell)
         return self._warmer().warm(files, tell, page_cache=page_cache)
 
-    def pins(self) -> list[keeping.PinState]:
+    def pins(self) -> list[PinState]:
         """What this user has pinned, in all repositories, and how much of it is here."""
         from shardfs.transfer import keeping
 
         return keeping.states(self._cache)
 
-    def pin(self, rev: str, path: str = "", *, progress: Progress | None = None) -> warming.WarmReport:
+    def pin(self, rev: str, path: str = "", *, progress: Progress | None = None) -> WarmReport:
         """As `warm`, and keep the plain files in the cache until `unpin`.
 
         Raises:
@@ -123,13 +127,13 @@ class Caching(Wiring):
         """What tells this repository from others of this user: its store directory, or the URL that it is a view of."""
         return self.url or str(self.store_path.resolve())
 
-    def _selected(self, rev: str, path: str) -> tuple[CommitId, warming.Files]:
+    def _selected(self, rev: str, path: str) -> tuple[CommitId, Files]:
         from shardfs.transfer import warming
 
         id_, commit = self.commit_of(rev)
         return id_, warming.select(self.objects, commit.tree, path)
 
-    def _warmer(self) -> warming.Warmer:
+    def _warmer(self) -> Warmer:
         from shardfs.transfer import warming
 
         return warming.Warmer(self.store.index, self.objects, self.chunks, self._cache, self._tier)

@@ -67,6 +67,20 @@ class Context:
         msg = f"{text} is outside the repository {root}"
         raise UsageError(msg)
 
+    def place(self, repository: Repository, text: str) -> tuple[str, str]:
+        """A revision and a path that the user gave as REV[:PATH]; the path starts at the root of the repository.
+
+        With ./ or ../ in front it starts at the current directory.
+
+        Raises:
+            UsageError: no revision, or a path that leads out of the repository.
+        """
+        rev, _, path = text.partition(":")
+        if not rev:
+            msg = f"{text!r}: write REVISION or REVISION:PATH"
+            raise UsageError(msg)
+        return rev, self.path_in(repository, path) if path.startswith(("./", "../")) else path
+
 
 def file_path(text: str) -> Path:
     """A path that the user gave, outside of what repositories hold; relative to the current directory.

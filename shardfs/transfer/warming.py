@@ -150,14 +150,16 @@ class Warmer:
         lacking = [(path, entry) for path, entry in files if not self._holds(entry)]
         self._check_room(files, lacking)
         far = self._far(chunk for _, entry in lacking for chunk in manifest_of(entry, self._objects).chunks)
-        todo, done, made = sum(entry.size for _, entry in lacking), 0, 0
+        todo, done = sum(entry.size for _, entry in lacking), 0
+        made: list[int] = []
         for path, entry in lacking:
             tell = partial(_tell, progress, done, todo, paths.show(path))
-            made += self._make(entry, tell)
+            if self._make(entry, tell):
+                made.append(entry.size)
             done += entry.size
             progress(done, todo, paths.show(path))
         loaded = sum(self._load(entry, progress, total) for _, entry in files) if page_cache else 0
-        return WarmReport(len(files), total, None, sum(chunk.size for chunk in far), made, done, loaded)
+        return WarmReport(len(files), total, None, sum(chunk.size for chunk in far), len(made), sum(made), loaded)
 
     def warm_tensors(self, files: Files, pattern: str, progress: Progress) -> WarmReport:
         """Bring the chunks of some tensors of model files into the cache.

@@ -50,8 +50,10 @@ def test_every_schema_is_of_a_command() -> None:
         "branch NAME",
         "tag NAME",
         "mounts --check",
+        "pin REV",
         "stats --by file",
         "stats --by tensor",
+        "warm --check",
     }
     assert schema.load().keys() <= known
 

@@ -35,6 +35,12 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "checkout": "Write files of a revision.",
         "export": "Write a whole revision into a new directory.",
     },
+    "Cache": {
+        "warm": "Bring files to this disk before they are read.",
+        "pin": "Keep files on this disk; list what is kept.",
+        "unpin": "Let files be evicted again.",
+        "evict": "Remove files from the cache.",
+    },
     "Branches and tags": {
         "branch": "List, make and delete branches.",
         "switch": "Make another branch the current one.",
