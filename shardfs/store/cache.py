@@ -39,7 +39,9 @@ _log = logging.getLogger(__name__)
 
 _SEGMENT_SIZE: Final = 64 << 20  # bytes
 _MIN_SEGMENTS: Final = 16  # a small cache has smaller segments, so that eviction stays selective
-_LOG_SIZE: Final = 1 << 20  # bytes of SQLite's log between checkpoints
+# Bytes that are kept free for the index, so that it can grow without anything having to go: its log has 1 MiB.
+_INDEX_SIZE: Final = 2 << 20
+_INDEX_SHARE: Final = 4  # of a small cache, one byte in so many at most
 _TOUCH_INTERVAL_S: Final = 10.0  # how late other processes may see that a segment is in use
 # After a failure: a broken disk then costs one attempt now and then, not one per read.
 _PAUSE_S: Final = 5.0
@@ -160,7 +162,7 @@ class Cache:
         cache = cls(directory, limit_bytes=limit_bytes, free_floor_bytes=free_floor_bytes)
         try:
             live = cache.current()
-            room = limit_bytes - live.index.file_size()
+            room = cache.room(live)
             cache._give_up(live, lambda left: left <= room)
         except _FAILURES as error:
             cache.failed("opening", error)
@@ -243,13 +245,13 @@ class Cache:
             self.failed("reading", error)
         return CacheStats(*totals, reserved, self.limit_bytes, self._hits, self._misses)
 
-    def index_bytes(self) -> int:
-        """Bytes of the index, with its log at its usual size; they count against the limit."""
+    def room_for_files(self) -> int:
+        """Bytes that plain files can have together; 0 when the cache cannot be used."""
         try:
-            return self.current().index.file_size() + _LOG_SIZE
+            return max(0, self.room(self.current()) - self.segment_bytes)
         except _FAILURES as error:
             self.failed("reading", error)
-            return _LOG_SIZE
+            return 0
 
     def room_on_disk(self) -> int:
         """Bytes that the disk has above the floor, if everything in the cache went that may; 0 when it is unusable."""
@@ -268,7 +270,7 @@ class Cache:
             live, self._live = self._live, None
         if live is not None:
             with suppress(*_FAILURES):
-                self._flush(live)
+                self.flush(live)
             live.writer = None
             with suppress(sqlite3.Error):
                 live.index.close()
@@ -299,10 +301,14 @@ class Cache:
         if time.monotonic() - live.flushed_at > _TOUCH_INTERVAL_S:
             # Costs eviction a little accuracy, not the reader its bytes.
             with suppress(sqlite3.Error):
-                self._flush(live)
+                self.flush(live)
 
-    def _flush(self, live: Live) -> None:
-        """Tell other processes which segments were used here."""
+    def flush(self, live: Live) -> None:
+        """Tell other processes, and what is given up next, what was used here.
+
+        Raises:
+            sqlite3.Error: by the disk.
+        """
         live.flushed_at = time.monotonic()
         used, live.used = live.used, {}
         files, live.used_files = live.used_files, {}
@@ -355,11 +361,11 @@ class Cache:
 
     def _create(self, live: Live, reserved: int) -> SegmentWriter | None:
         """A new segment, after others made room for it; None when the limit is too small."""
-        room = self.limit_bytes - live.index.file_size() - reserved
+        room = self.room(live) - reserved
         if room < 0:
             return None
         segment = secrets.randbits(62)
-        self._flush(live)
+        self.flush(live)
         pinned = self.pins.ids()
         with live.index.changing() as change:
             if not self.make_room(live, change, lambda left: left <= room, pinned):
@@ -386,10 +392,18 @@ class Cache:
 
     def _give_up(self, live: Live, enough: Callable[[int], bool]) -> None:
         """Give up items until it is enough or none is left that may go."""
-        self._flush(live)
+        self.flush(live)
         pinned = self.pins.ids()
         with live.index.changing() as change:
             self._drop_oldest(live, change, change.items(), enough, pinned)
+
+    def room(self, live: Live) -> int:
+        """Bytes that segments and plain files can have together.
+
+        Raises:
+            OSError: by the disk.
+        """
+        return self.limit_bytes - max(live.index.file_size(), min(_INDEX_SIZE, self.limit_bytes // _INDEX_SHARE))
 
     def make_room(self, live: Live, change: Change, enough: Callable[[int], bool], pinned: Container[bytes]) -> bool:
         """Give up segments and plain files, least recently used first, until `enough(bytes left)`.

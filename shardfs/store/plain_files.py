@@ -262,6 +262,7 @@ class PlainFiles:
             return None
         if not self._cache.keep_floor(live, size):
             return None
+        self._cache.flush(live)
         pinned = self._cache.pins.ids()
         row = FileRow(id_, size, secrets.randbits(62) | 1)
         fd = -1
@@ -273,7 +274,7 @@ class PlainFiles:
                 if old is not None:
                     remove_file(live.folder, old)
                     change.drop(old)
-                room = self._cache.limit_bytes - live.index.file_size() - size
+                room = self._cache.room(live) - size
                 if not self._cache.make_room(live, change, lambda left: left <= room, pinned):
                     return None
                 fd = _create(temp_path(live.folder, row.writer))

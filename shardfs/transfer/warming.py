@@ -197,11 +197,11 @@ class Warmer:
         """
         pinned = _pinned(self._cache)
         both = pinned | sizes
-        room = self._cache.limit_bytes - self._cache.segment_bytes - self._cache.index_bytes()
+        room = self._cache.room_for_files()
         if sum(both.values()) > room:
             others = sum(size for id_, size in pinned.items() if id_ not in sizes)
             msg = (
-                f"{name} has {sum(sizes.values())} bytes in files, cache.size has room for {max(0, room)}, of which "
+                f"{name} has {sum(sizes.values())} bytes in files, cache.size has room for {room}, of which "
                 f"{others} are pinned; raise it with `shardfs config set cache.size`, or unpin something"
             )
             raise OutOfSpaceError(msg)
