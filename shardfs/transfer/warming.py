@@ -26,9 +26,11 @@ from shardfs.transfer.parallel import in_order
 from shardfs.transfer.reader import Reader
 from shardfs.transfer.tier import Tier, content_of
 
-THREADS: Final = 8  # chunks that are read at the same time: enough to fill 1 Gbit/s at 20 ms with requests of 1 MiB
+THREADS: Final = 8  # chunks that are read at the same time
 AHEAD_BYTES: Final = 32 << 20  # of plaintext that waits for its turn
-_POLL_S: Final = 0.1  # how often to look whether another process has finished a file
+_BATCH: Final = 32  # chunks, usually of 1 MiB, that a remote is asked for at a time
+_POLL_S: Final = 0.1  # how often to look whether others have finished
+_KEPT_S: Final = 5.0  # for which the cache may take to keep what came
 _BLOCK: Final = 1 << 20  # bytes of one read into the page cache
 
 Files = list[tuple[paths.Path, FileEntry]]
@@ -241,7 +243,14 @@ class Warmer:
         def load(chunk: ChunkRef) -> bytes:
             return self._reader.chunk(chunk.id, chunk.size)
 
-        return in_order(load, chunks, threads=THREADS, ahead=AHEAD_BYTES, size=lambda chunk: chunk.size)
+        coming = self._announced(list(chunks))
+        return in_order(load, coming, threads=THREADS, ahead=AHEAD_BYTES, size=lambda chunk: chunk.size)
+
+    def _announced(self, chunks: list[ChunkRef]) -> Iterator[ChunkRef]:
+        """Chunks in order; those of two batches are on their way from a remote when the first of them is taken."""
+        for start in range(0, len(chunks), _BATCH):
+            self._reader.bring(chunks[start : start + 2 * _BATCH])
+            yield from chunks[start : start + _BATCH]
 
     def _far(self, chunks: Iterable[ChunkRef]) -> list[ChunkRef]:
         """Those of some chunks that cannot be read without a network, each once."""
@@ -256,7 +265,21 @@ class Warmer:
         for data in self._read(far):
             done += len(data)
             progress(done, total, what)
+        self._check_kept(far)
         return total
+
+    def _check_kept(self, chunks: list[ChunkRef]) -> None:
+        """Wait until the cache has what came.
+
+        Raises:
+            OutOfSpaceError: it could not keep all of it.
+        """
+        until = time.monotonic() + _KEPT_S
+        while lost := self._far(chunks):
+            if time.monotonic() > until:
+                msg = f"{len(lost)} of {len(chunks)} chunks came and did not stay in the cache; raise cache.size"
+                raise OutOfSpaceError(f"{msg} with `shardfs config set cache.size`")
+            time.sleep(_POLL_S)
 
     def _load(self, entry: FileEntry, progress: Progress, total: int) -> int:
         """Read a plain file, so that the kernel has it; returns its size."""
