@@ -23,10 +23,11 @@ LATE_S = 5 * FRESH_S  # what other processes do is seen within a second, on a ma
 
 @dataclass(eq=False)
 class Held:
-    """A file that a program has open for writing."""
+    """A file that a program has open for writing; `fresh`: it made it, or emptied it."""
 
     fd: int
     file: File
+    fresh: bool
 
 
 @dataclass(eq=False)
@@ -159,8 +160,8 @@ class Staged:
             with mmap.mmap(fd, len(file.data)) as mapping:
                 mapping[offset : offset + len(data)] = data
                 if self.chance.random() < 0.5:
-                    mapping.flush()  # msync is fsync
-                    file.stable = patched(file.data, offset, data)
+                    mapping.flush()
+                    file.stable = patched(file.data, offset, data)  # msync is fsync
             return patched(file.data, offset, data)
 
         self._store(path, 0, lambda: self.tree.file(path), write)
@@ -183,20 +184,25 @@ class Staged:
         if self.chance.random() < 0.1:
             self._sync(fd, file)
         if self.chance.random() < 0.05 and len(self.held) < 5:
-            self.held.append(Held(fd, file))
+            self.held.append(Held(fd, file, bool(flags & (os.O_CREAT | os.O_TRUNC))))
             self.log(f"  held as {fd}")
         else:
             self._close(fd, file)
         self.check(path)
 
     def _sync(self, fd: int, file: File) -> None:
+        self.log("  fsync")
         os.fsync(fd)
         file.stable = file.data
+        file.live = any(held.file is file and held.fresh for held in self.held)
 
     def _close(self, fd: int, file: File) -> None:
+        if file.live:
+            self._sync(fd, file)
+        self.log(f"  close {fd}")
         os.close(fd)
         if not any(held.file is file for held in self.held):
-            file.stable = file.data
+            file.stable, file.live = file.data, False
 
     def use_held(self) -> None:
         """A program goes on with a file that it has open, whatever became of its name."""
@@ -209,10 +215,13 @@ class Staged:
         assert found == file.data, (self.served.branch, fd, told(file.leaf(found)), told(file.leaf(file.data)))
         action = self.chance.random()
         if action < 0.5:
+            self.log("  write")
             data, offset = self.chance.randbytes(100), self.chance.randrange(len(file.data) + 100)
             if not _appends(fd):
                 os.pwrite(fd, data, offset)
                 file.data = patched(file.data, offset, data)
+            if file.live:
+                self._sync(fd, file)
         elif action < 0.7:
             self._sync(fd, file)
         else:
@@ -276,7 +285,7 @@ class Staged:
                 os.close(held.fd)
             if held.file.stable is None:
                 held.file.stable = held.file.data
-            held.file.data = held.file.stable
+            held.file.data, held.file.live = held.file.stable, False
         self.held.clear()
 
 

@@ -23,11 +23,20 @@ DIRECTORY = Leaf("d")
 
 @dataclass(eq=False)
 class File:
-    """A file; `stable` is what a commit takes, None while a new file was never closed."""
+    """A file.
+
+    Attributes:
+        data: what readers see.
+        stable: what a commit takes; None while a new file was never closed.
+        executable: by its owner.
+        live: it was made or emptied, and fsynced, by a program that still has it open. A commit takes nothing from it
+            when it was written to since.
+    """
 
     data: bytes = b""
     stable: bytes | None = None
     executable: bool = False
+    live: bool = False
 
     def leaf(self, data: bytes) -> Leaf:
         return Leaf("x" if self.executable else "f", data)
