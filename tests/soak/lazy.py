@@ -84,9 +84,7 @@ class Lazy:
         victim = self.chance.choice(files)
         if action == 1:
             victim.unlink(missing_ok=True)
-        elif (
-            action == 2 and victim.suffix != ".sqlite-shm"
-        ):  # mapped: a SIGBUS for whoever has it, as with any such file
+        elif action == 2 and victim.suffix != ".sqlite-shm":  # cut, what is mapped is a SIGBUS
             os.truncate(victim, self.chance.randrange(victim.stat().st_size + 1))
         elif victim.stat().st_size:
             fd = os.open(victim, os.O_WRONLY)
