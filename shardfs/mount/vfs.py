@@ -32,6 +32,7 @@ from shardfs.mount.top import TopView
 P = ParamSpec("P")
 R = TypeVar("R")
 
+CONTROL: Final = b".shardfs"  # the directory of the mount's own files
 _STATFS_BLOCK: Final = 4096
 _CONTENT: Final = frozenset({"data", "value"})  # parameters that hold what programs write, of which nothing is logged
 
@@ -106,7 +107,7 @@ class Vfs:
             self._staged = StagedView(source, branch, self._follow_tip, who)
             parts[b"staging"] = self._staged.root
         self._tip = refs.state().tip
-        self.root = TopView(source, refs, parts, {b".shardfs": control.root}).root
+        self.root = TopView(source, refs, parts, {CONTROL: control.root}).root
 
     def expire(self) -> None:
         """Look at the refs again at the next use, however short ago the last look was."""
@@ -233,6 +234,10 @@ class Vfs:
     def content_key(self, node: Node) -> bytes:
         """What tells a committed node from every other content, without the chance of a collision."""
         return content_key(node.key.entry)
+
+    def is_control(self, node: Node) -> bool:
+        """Whether a node is one of the mount's own files, or their directory."""
+        return isinstance(node.view, ControlView)
 
     def is_staged(self, node: Node) -> bool:
         """Whether a node belongs to the staging area."""

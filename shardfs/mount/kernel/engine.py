@@ -92,6 +92,7 @@ class Engine:
         self._operations = Operations(vfs, self._table, encoder, self._passthrough, is_safe=options.safe)
         self._pending = Pending()
         self._workers = Workers(self._work)
+        self._aside = Workers(self._work)  # for questions about the mount, while all others wait for a remote
         self._notices = Notices(vfs, channel, self._table)
         self._spare: list[bytearray] = []
         self._incoming = select.poll()
@@ -123,6 +124,7 @@ class Engine:
         finally:
             self._notices.stop()
             self._workers.stop()
+            self._aside.stop()
 
     def _receive(self, buffer: bytearray) -> int:
         """The next request. While others wait for a worker or to be given up, wakes up to look after them."""
@@ -149,16 +151,17 @@ class Engine:
             self._greet(request)
         else:
             self._requests += 1
-            if self._is_quick(request):
+            if self._asks(self._operations.is_quick, request):
                 self._at_once += 1
                 self._answer(request, lambda: True)
             else:
                 self._pending.add(request)
-                self._workers.put(request)
+                workers = self._aside if self._asks(self._operations.is_about_mount, request) else self._workers
+                workers.put(request)
 
-    def _is_quick(self, request: Request) -> bool:
+    def _asks(self, question: Callable[[Request], bool], request: Request) -> bool:
         try:
-            return self._operations.is_quick(request)
+            return question(request)
         except KeyError:
             return False  # a worker fails with it: this thread has to go on
 

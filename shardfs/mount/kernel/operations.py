@@ -18,7 +18,7 @@ from shardfs.mount.kernel.passthrough import Passthrough
 from shardfs.mount.kernel.policy import Policy
 from shardfs.mount.kernel.request import Reply, Request
 from shardfs.mount.kernel.table import Table
-from shardfs.mount.vfs import Vfs
+from shardfs.mount.vfs import CONTROL, Vfs
 
 _OF_COMMITTED: Final = frozenset({Opcode.OPEN, Opcode.READLINK})  # at once, for they take no bytes from anywhere
 _OF_ENTRIES: Final = frozenset({Opcode.LOOKUP, Opcode.READDIR, Opcode.READDIRPLUS})
@@ -31,6 +31,7 @@ class Operations:
     def __init__(
         self, vfs: Vfs, table: Table, encoder: Encoder, passthrough: Passthrough, *, is_safe: bool = False
     ) -> None:
+        self._vfs = vfs
         self._table = table
         entries = Entries(vfs, table, encoder, Policy(vfs, is_safe=is_safe))
         self._files = files = Files(vfs, table, entries, passthrough)
@@ -87,6 +88,8 @@ class Operations:
             KeyError: the kernel was never told of such a node or open file.
         """
         opcode = request.opcode
+        if opcode not in self._answers:
+            return True  # Python asks with an ioctl of every file that it opens whether it is a terminal
         if opcode == Opcode.READ:
             return self._files.is_ready(request)
         if opcode == Opcode.GETXATTR:
@@ -101,3 +104,17 @@ class Operations:
         if opcode == Opcode.GETATTR:
             return known.is_warm or not known.node.is_dir
         return opcode in _OF_COMMITTED or (known.is_warm and opcode in _OF_ENTRIES)
+
+    def is_about_mount(self, request: Request) -> bool:
+        """Whether the answer says how the mount is: whoever asks that must not wait for those who read.
+
+        Raises:
+            KeyError: as `is_quick`.
+        """
+        opcode = request.opcode
+        if opcode == Opcode.STATFS:
+            return True
+        known = self._table.get(request.nodeid)
+        if known is self._table.root:
+            return opcode == Opcode.GETATTR or (opcode == Opcode.LOOKUP and request.body == CONTROL + b"\0")
+        return self._vfs.is_control(known.node)
