@@ -21,7 +21,7 @@ class Loader(Protocol):
         """Have chunks decoded; `distance` bytes lie between the reader and the first, `owner` is for `cancel`."""
         ...
 
-    def bring(self, chunks: Sequence[ChunkRef], /) -> int:
+    def bring(self, chunks: Sequence[ChunkRef], distance: int, owner: object, /) -> int:
         """Have chunks fetched that only a remote has: bytes that are on their way, 0 when all is here."""
         ...
 
@@ -129,7 +129,8 @@ class Watch:
     def _load(self, want: Want) -> None:
         near = self._chunks(want.near)
         if self._far_limit:
-            self._is_far = self._loader.bring(near + self._chunks(want.far)) > 0
+            chunks = near + self._chunks(want.far)
+            self._is_far = self._loader.bring(chunks, want.distance, want.reader) > 0
         if near:
             self._loader.ahead(near, want.distance, want.reader)
 

@@ -32,8 +32,16 @@ class AheadBytes(NamedTuple):
     waiting: int
 
 
+class _Fresh(NamedTuple):
+    plaintext: bytes
+    put: int  # bytes that had been put until then
+
+
 class PlaintextMemory:
-    """Verified plaintext by id, least recently used out first. Safe to share between threads.
+    """Verified plaintext by id. Safe to share between threads.
+
+    What was used least recently goes first. What was loaded ahead and is not used yet stays for as long as it takes to
+    load the whole budget anew.
 
     Attributes:
         budget_bytes: most bytes that are kept.
@@ -48,7 +56,9 @@ class PlaintextMemory:
         self.budget_bytes = budget_bytes
         self._idle_s = idle_s
         self._items: OrderedDict[bytes, bytes] = OrderedDict()
-        self._early: dict[bytes, int] = {}  # loaded ahead and not wanted yet: their bytes
+        self._fresh: OrderedDict[bytes, _Fresh] = OrderedDict()  # loaded ahead and not wanted yet
+        self._early: dict[bytes, int] = {}  # bytes of these, and of those that are on their way
+        self._put = 0  # bytes, ever
         self._kept = self._in_flight = self._waiting = 0
         self._loaded = self._used = self._wasted = 0
         self._lock = threading.Condition(threading.Lock())
@@ -63,6 +73,8 @@ class PlaintextMemory:
             if self._early and (size := self._early.pop(id_, None)) is not None:
                 self._waiting -= size
                 self._used += size
+                if (fresh := self._fresh.pop(id_, None)) is not None:
+                    self._items[id_] = fresh.plaintext
             found = self._items.get(id_)
             if found is not None:
                 self._items.move_to_end(id_)
@@ -71,15 +83,19 @@ class PlaintextMemory:
 
     def holds(self, id_: bytes) -> bool:
         """Whether the plaintext of an id is here; does not count as use."""
-        return id_ in self._items
+        return id_ in self._items or id_ in self._fresh
 
     def put(self, id_: bytes, plaintext: bytes) -> None:
         """Keep verified plaintext; one larger than the whole budget is not kept."""
         size = len(plaintext)
         with self._lock:
-            if id_ in self._items or size > self.budget_bytes:
+            if self.holds(id_) or size > self.budget_bytes:
                 return
-            self._items[id_] = plaintext
+            self._put += size
+            if id_ in self._early:
+                self._fresh[id_] = _Fresh(plaintext, self._put)
+            else:
+                self._items[id_] = plaintext
             self._kept += size
             self._make_room()
             self._used_at = time.monotonic()
@@ -123,13 +139,14 @@ class PlaintextMemory:
             self._waste(id_)
 
     def has_room_ahead(self, size: int) -> bool:
-        """Whether `size` more bytes may be loaded ahead: half of the budget stays with what is wanted now."""
-        return self._in_flight + self._waiting + size <= self.budget_bytes // 2
+        """Whether `size` more bytes may be loaded ahead: the rest of the budget is for what is wanted now."""
+        return self._in_flight + self._waiting + size <= self.budget_bytes // 4
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._items.clear()
+            self._fresh.clear()
             self._kept = 0
             for id_ in list(self._early):
                 self._waste(id_)
@@ -148,11 +165,14 @@ class PlaintextMemory:
         return not self._in_flight or self._in_flight + size <= max(self.budget_bytes, LEAST_IN_FLIGHT)
 
     def _make_room(self) -> None:
-        while self._items and self._kept + self._in_flight > self.budget_bytes:
-            id_, gone = self._items.popitem(last=False)
-            self._kept -= len(gone)
-            if self._early:
+        while self._kept and self._kept + self._in_flight > self.budget_bytes:
+            id_ = next(iter(self._fresh), None)
+            if id_ is not None and (not self._items or self._put - self._fresh[id_].put > self.budget_bytes):
+                gone = self._fresh.pop(id_).plaintext
                 self._waste(id_)
+            else:
+                _, gone = self._items.popitem(last=False)
+            self._kept -= len(gone)
 
     def _waste(self, id_: bytes) -> None:
         if (size := self._early.pop(id_, None)) is not None:

@@ -66,10 +66,14 @@ class Ahead:
                         threading.Thread(target=self._work, name="shardfs-ahead", daemon=True).start()
                 distance += chunk.size
 
+    def came(self, id_: ChunkId) -> None:
+        """Somebody wants a chunk now: it is not loaded ahead any more."""
+        self._pending.pop(id_, None)
+
     def cancel(self, owner: object) -> None:
         """Forget what was wanted for `owner` and has not begun."""
         with self._turn:
-            self._pending = {id_: other for id_, other in self._pending.items() if other is not owner}
+            self._pending = {id_: other for id_, other in list(self._pending.items()) if other is not owner}
 
     def close(self) -> None:
         """Start nothing more; what runs ends by itself."""
@@ -91,8 +95,7 @@ class Ahead:
             while not self._closed:
                 while self._heap:
                     _, _, chunk = heapq.heappop(self._heap)
-                    if chunk.id in self._pending:
-                        del self._pending[chunk.id]
+                    if self._pending.pop(chunk.id, self) is not self:
                         return chunk
                 self._waiting += 1
                 is_awake = self._turn.wait(_IDLE_S)

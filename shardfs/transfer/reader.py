@@ -180,6 +180,7 @@ class Reader:
             RemoteError: the only good copy may be at a remote that failed.
         """
         found = self._memory.get(id_)
+        self._ahead.came(id_)
         if found is not None and len(found) == raw_size:
             return found
         search = _Search(Kind.CHUNK, id_, raw_size)

@@ -39,7 +39,7 @@ class Loader:
     def ahead(self, chunks: Sequence[ChunkRef], _distance: int, _owner: object, /) -> None:
         self.near += map(number, chunks)
 
-    def bring(self, chunks: Sequence[ChunkRef], /) -> int:
+    def bring(self, chunks: Sequence[ChunkRef], _distance: int, _owner: object, /) -> int:
         found = self._far & set(map(number, chunks))
         self.brought += sorted(found)
         return len(found) * MB

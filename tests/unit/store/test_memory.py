@@ -63,16 +63,31 @@ def test_it_tells_what_was_loaded_ahead_for_nothing() -> None:
     for name in (b"a", b"b", b"c"):
         memory.expect(name, 10)
         memory.put(name, bytes(10))
-    assert not memory.has_room_ahead(1)  # half of the budget is for what is wanted now
+    assert not memory.has_room_ahead(1)  # the rest of the budget is for what is wanted now
     memory.get(b"b")
     memory.get(b"b")
     assert memory.ahead_bytes == (30, 10, 0, 20)
     memory.put(b"d", bytes(20))
+    assert memory.ahead_bytes == (30, 10, 10, 10)
+    memory.clear()
     assert memory.ahead_bytes == (30, 10, 20, 0)
     memory.expect(b"e", 10)
     memory.give_up(b"e")
     assert memory.ahead_bytes == (40, 10, 30, 0)
-    assert memory.has_room_ahead(15)
+    assert memory.has_room_ahead(7)
+    assert not memory.has_room_ahead(8)
+
+
+def test_what_was_loaded_ahead_stays_longer_than_what_was_read() -> None:
+    memory = PlaintextMemory(40)
+    memory.expect(b"early", 10)
+    memory.put(b"early", bytes(10))
+    for number in range(4):
+        memory.put(b"%d" % number, bytes(10))
+    assert memory.holds(b"early")
+    assert not memory.holds(b"0")
+    memory.put(b"4", bytes(10))
+    assert not memory.holds(b"early")  # a whole budget was loaded since
 
 
 def test_what_nobody_uses_any_more_is_forgotten() -> None:

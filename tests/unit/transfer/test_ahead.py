@@ -76,6 +76,13 @@ def test_what_nobody_waits_for_any_more_is_not_loaded() -> None:
     assert gate.pass_through(2) == [20, 21]
 
 
+def test_what_somebody_reads_meanwhile_is_not_loaded() -> None:
+    gate = Gate()
+    gate.ahead.want(REFS[10:13])
+    gate.ahead.came(REFS[11].id)
+    assert gate.pass_through(2) == [10, 12]
+
+
 def test_a_full_queue_drops_what_does_not_fit() -> None:
     many = [ChunkRef(chunk_id(b"%d" % n), 10) for n in range(2 * MAX_PENDING)]
     gate = Gate()
