@@ -39,9 +39,10 @@ class Passthrough:
     def begin(self, known: Known, handle: Handle) -> int:
         """A file is opened: the number of the backing file to open it with, 0 to use the node's pages."""
         with self._guard:
-            plain = handle.backing() if self.is_on else None
-            if not known.opens and plain is not None:
-                known.backing = self._register(plain)
+            if self.is_on and (known.backing or not known.opens):
+                plain = handle.backing()  # also where it is not needed: so the handle knows that it may be written to
+                if plain is not None and not known.backing:
+                    known.backing = self._register(plain)
             known.opens += 1
             self.opened += known.backing != 0
             return known.backing
