@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from shardfs.errors import FormatError, PackNotFoundError
+from shardfs.errors import FormatError, LockedError, PackNotFoundError, ReadOnlyError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.formats.ref import PackSize, RefMove
@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 # Bytes from the end of a pack in the first request: trailer, table and the objects of most packs.
 TAIL_GUESS: Final = 64 << 10
 _PARALLEL: Final = 8  # requests at once; hides the delay of a link, below what servers object to
+_SOON_S: Final = 0.5  # that a reader waits for the writer lock; commits of small changes hold it for less
 _FLUSH_SIZE: Final = 32 << 20  # bytes of objects in memory before they are stored
 
 
@@ -98,25 +99,31 @@ def fetch(
 
 
 def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
-    """Learn where a remote holds chunks now, after it has packed them anew; no ref moves, and no lock is taken.
+    """Learn where a remote holds chunks now, after it has packed them anew; no ref moves.
 
-    Packs with objects that are not here are left to `fetch`, which stores objects before it knows a pack. A reader
-    waits for this: after `deadline_s` seconds no further pack is asked for, and the next call goes on.
+    A reader waits for this: after `deadline_s` seconds no further pack is asked for, and nobody waits long for the
+    writer lock, which storing the objects of a pack takes when some are not here. The packs that are gone are forgotten
+    when all others are known: until then a reader that finds one of them gone learns on.
 
     Raises:
         RemoteError, RepositoryNotFoundError: by the remote.
     """
     index, place, started = store.index, remote.name, time.monotonic()
+    work = _Fetch(store, remote, FetchReport(), no_progress)
     known, listed = index.packs(place), {pack.id: pack for pack in remote.list_packs()}
+    complete = True
     for pack in (listed[id_] for id_ in listed.keys() - known.keys()):
         if time.monotonic() - started > deadline_s:
-            break
+            return
         with suppress(PackNotFoundError):
             entries = index.entries(pack.id) or read_pack_tail(remote, pack, TAIL_GUESS).entries
             objects = {entry.id for entry in entries if entry.kind is not Kind.CHUNK}
             if index.has(objects, local=True) == objects:
                 index.add_packs([(pack.id, pack.size, entries)], place=place)
-    index.remove_packs(known.keys() - listed.keys(), place=place)
+            else:
+                complete &= work.learn_soon(pack)
+    if complete:
+        index.remove_packs(known.keys() - listed.keys(), place=place)
 
 
 class _Fetch:
@@ -145,6 +152,15 @@ class _Fetch:
         if known:
             self._store.index.add_packs([(pack.id, pack.size, ())], place=self._remote.name)
         return known
+
+    def learn_soon(self, pack: PackSize) -> bool:
+        """Learn one pack with its objects; False when another process holds the lock, or nobody may write here."""
+        try:
+            with self._store.lock.hold("fetch", wait_s=_SOON_S):
+                self._learn([pack])
+        except (LockedError, ReadOnlyError):
+            return False
+        return True
 
     # Whole packs
 
