@@ -101,9 +101,13 @@ class CacheIndex:
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         path.touch(mode=0o600)
         self._identity = self._file_identity()
-        connection = self._connection()
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(_SCHEMA)
+        try:
+            connection = self._connection()
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_SCHEMA)
+        except BaseException:
+            self.close()  # the error that is kept for a while would keep the connection
+            raise
 
     def is_current(self) -> bool:
         """False when the file was deleted or replaced since it was opened."""
