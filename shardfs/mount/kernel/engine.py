@@ -89,7 +89,7 @@ class Engine:
         self._table = Table(vfs)
         self._passthrough = Passthrough(channel)
         encoder = Encoder(os.getuid(), os.getgid())
-        self._operations = Operations(vfs, self._table, encoder, self._passthrough, is_safe=options.safe)
+        self._operations = Operations(vfs, self._table, encoder, self._passthrough)
         self._pending = Pending()
         self._workers = Workers(self._work)
         self._aside = Workers(self._work)  # for questions about the mount, while all others wait for a remote
@@ -174,7 +174,7 @@ class Engine:
             raise
         self._channel.reply(request.unique, (agreed.answer,))
         self._passthrough.is_on = Init.PASSTHROUGH in agreed.abilities
-        if not self._options.safe:
+        if not self._options.safe:  # else what changes is seen when the times of `policy` are over
             self._notices.start(can_expire=agreed.can_expire)
         self._ready()
 

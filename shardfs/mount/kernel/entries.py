@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from shardfs.errors import FsError
+from shardfs.mount.kernel import policy
 from shardfs.mount.kernel.encode import Encoder
-from shardfs.mount.kernel.policy import Policy
 from shardfs.mount.kernel.table import Known, Table
 from shardfs.mount.nodes import Attr, Node
 from shardfs.mount.vfs import Vfs
@@ -13,11 +13,10 @@ from shardfs.mount.vfs import Vfs
 class Entries:
     """Tells the kernel of entries, and counts what it was told."""
 
-    def __init__(self, vfs: Vfs, table: Table, encoder: Encoder, policy: Policy) -> None:
+    def __init__(self, vfs: Vfs, table: Table, encoder: Encoder) -> None:
         self._vfs = vfs
         self._table = table
         self._encoder = encoder
-        self._policy = policy
 
     def tell(self, parent: Known, name: bytes, node: Node, attr: Attr | None = None) -> tuple[Known, bytes]:
         """An entry of a directory as the kernel takes it; whoever cannot send it has to `forget` the node."""
@@ -28,7 +27,7 @@ class Entries:
         known = self._table.add(parent, name, node, target)
         if known.is_committed and known.node is not node:
             attr = vfs.getattr(known.node)  # one node has one time: that of the commit that it was first seen in
-        return known, self._encoder.entry_out(known.id, attr, self._policy.lifetime(parent, known))
+        return known, self._encoder.entry_out(known.id, attr, policy.lifetime(vfs, parent, known))
 
     def forget(self, known: Known) -> None:
         """Take back what was told."""
@@ -43,4 +42,4 @@ class Entries:
             if not known.handles:
                 raise
             attr = vfs.fgetattr(known.handles[-1])
-        return self._encoder.attr_out(attr, self._policy.attr_lifetime(known))
+        return self._encoder.attr_out(attr, policy.attr_lifetime(vfs, known))

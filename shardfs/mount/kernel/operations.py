@@ -15,7 +15,6 @@ from shardfs.mount.kernel.files import Files
 from shardfs.mount.kernel.messages import Opcode
 from shardfs.mount.kernel.names import Names
 from shardfs.mount.kernel.passthrough import Passthrough
-from shardfs.mount.kernel.policy import Policy
 from shardfs.mount.kernel.request import Reply, Request
 from shardfs.mount.kernel.table import Table
 from shardfs.mount.vfs import CONTROL, Vfs
@@ -28,12 +27,10 @@ _OF_LISTINGS: Final = frozenset({Opcode.OPENDIR, Opcode.RELEASEDIR})
 class Operations:
     """Answers requests from a vfs. Safe to share between threads."""
 
-    def __init__(
-        self, vfs: Vfs, table: Table, encoder: Encoder, passthrough: Passthrough, *, is_safe: bool = False
-    ) -> None:
+    def __init__(self, vfs: Vfs, table: Table, encoder: Encoder, passthrough: Passthrough) -> None:
         self._vfs = vfs
         self._table = table
-        entries = Entries(vfs, table, encoder, Policy(vfs, is_safe=is_safe))
+        entries = Entries(vfs, table, encoder)
         self._files = files = Files(vfs, table, entries, passthrough)
         self._attributes = attributes = Attributes(vfs, table, entries, files)
         names, directories = Names(vfs, table, entries), Directories(vfs, table, entries)

@@ -24,34 +24,30 @@ class Lifetime(NamedTuple):
     attr: float
 
 
+def lifetime(vfs: Vfs, parent: Known, known: Known) -> Lifetime:
+    """Of an entry of a directory.
+
+    The node of a link is another one when its target is, so that its attributes and target can be kept for ever.
+    """
+    if parent.is_committed:
+        entry: float = FOREVER
+    elif parent.id == ROOT_ID and known.node.is_dir:
+        entry = FOREVER
+    else:
+        entry = BRIEF
+    return Lifetime(entry, attr_lifetime(vfs, known))
+
+
+def attr_lifetime(vfs: Vfs, known: Known) -> float:
+    """Of attributes."""
+    node = known.node
+    if known.is_committed:
+        return FOREVER
+    if vfs.is_staged(node) or node.is_dir:
+        return BRIEF
+    return FOREVER if node.is_link else NEVER
+
+
 def absence(parent: Known) -> float:
     """Of the knowledge that a directory has no entry of a name."""
     return FOREVER if parent.is_committed else NEVER
-
-
-class Policy:
-    """For how long. In a safe mount nothing that can change is kept, so that nothing has to be taken back."""
-
-    def __init__(self, vfs: Vfs, *, is_safe: bool = False) -> None:
-        self._vfs = vfs
-        self._brief = NEVER if is_safe else BRIEF
-
-    def lifetime(self, parent: Known, known: Known) -> Lifetime:
-        """Of an entry of a directory.
-
-        The node of a link is another one when its target is, so that its attributes and target can be kept for ever.
-        """
-        if parent.is_committed or (parent.id == ROOT_ID and known.node.is_dir):
-            entry: float = FOREVER
-        else:
-            entry = self._brief
-        return Lifetime(entry, self.attr_lifetime(known))
-
-    def attr_lifetime(self, known: Known) -> float:
-        """Of attributes."""
-        node = known.node
-        if known.is_committed:
-            return FOREVER
-        if self._vfs.is_staged(node) or node.is_dir:
-            return self._brief
-        return FOREVER if node.is_link else NEVER

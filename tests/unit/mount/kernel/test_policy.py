@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardfs.mount.kernel.policy import BRIEF, FOREVER, NEVER, Policy, absence
+from shardfs.mount.kernel.policy import BRIEF, FOREVER, NEVER, absence, attr_lifetime, lifetime
 from shardfs.mount.refs import CHECK_EVERY_S
 from shardfs.mount.vfs import Vfs
 from tests.fuse_kernel import Kernel
@@ -25,18 +25,15 @@ def test_what_can_change_is_kept_briefly(
     vfs: Vfs, kernel: Kernel, source: MemorySource, parent: str, name: str, entry: float, attr: float
 ) -> None:
     parent, name = (part.replace("TIP", source.refs["main"].hex()) for part in (parent, name))
-    parts = kernel.known(parent), kernel.known(f"{parent}/{name}")
-    assert Policy(vfs).lifetime(*parts) == (entry, attr)
-    asked = {BRIEF: NEVER}  # a safe mount keeps the same, but nothing that can change
-    assert Policy(vfs, is_safe=True).lifetime(*parts) == (asked.get(entry, entry), asked.get(attr, attr))
+    assert lifetime(vfs, kernel.known(parent), kernel.known(f"{parent}/{name}")) == (entry, attr)
 
 
 def test_the_parts_of_the_root_stay(vfs: Vfs, kernel: Kernel) -> None:
-    root, policy = kernel.table.root, Policy(vfs)
-    assert policy.lifetime(root, kernel.known("versions")).entry == FOREVER
-    assert policy.lifetime(root, kernel.known("staging")).entry == FOREVER
-    assert policy.lifetime(root, kernel.known("latest")).entry == BRIEF
-    assert policy.attr_lifetime(root) == BRIEF
+    root = kernel.table.root
+    assert lifetime(vfs, root, kernel.known("versions")).entry == FOREVER
+    assert lifetime(vfs, root, kernel.known("staging")).entry == FOREVER
+    assert lifetime(vfs, root, kernel.known("latest")).entry == BRIEF
+    assert attr_lifetime(vfs, root) == BRIEF
 
 
 def test_only_commits_never_get_what_they_do_not_have(kernel: Kernel, source: MemorySource) -> None:
