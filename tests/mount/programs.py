@@ -57,6 +57,12 @@ def make(folder: Path) -> None:
         db.executemany("INSERT INTO rows VALUES (?, ?)", [(n, "text" * 20) for n in range(5000)])
 
 
+def load(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights as they are on disk."""
+    found: dict[str, torch.Tensor] = torch.load(folder / "model.pt")
+    return found
+
+
 def make_onnx(folder: Path) -> None:
     """y = x @ W with W in a file of its own."""
     weights = np.random.default_rng(1).normal(size=(256, 64)).astype(np.float32)
@@ -88,6 +94,16 @@ def torch_load(plain: Path, mounted: Path) -> None:
 @check
 def torch_load_mmap(plain: Path, mounted: Path) -> None:
     same_states(torch.load(plain / "model.pt"), torch.load(mounted / "model.pt", mmap=True))
+
+
+@check
+def torch_load_mmap_and_train(plain: Path, mounted: Path) -> None:
+    """The mapping is private: what is added to the weights stays in memory."""
+    trained = torch.load(mounted / "model.pt", mmap=True)
+    for tensor in trained.values():
+        tensor.add_(1)
+    same_states({name: t - 1 for name, t in trained.items()}, {name: t + 1 - 1 for name, t in load(plain).items()})
+    same_states(load(plain), load(mounted))
 
 
 @check
