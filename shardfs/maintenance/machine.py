@@ -19,6 +19,7 @@ from shardfs.codecs import kernels
 from shardfs.config import Settings
 from shardfs.maintenance.findings import FIX, Finding
 from shardfs.store import cache_check
+from shardfs.store.pins import Pins
 
 _DEVICE: Final = Path("/dev/fuse")
 _HELPER: Final = "fusermount3"
@@ -35,7 +36,7 @@ _SLACK: Final = 1.05  # an index and its log beside the segments
 
 def diagnose(settings: Settings) -> list[Finding]:
     """What there is to say, good and bad. Changes nothing."""
-    return [*_fuse(), *_kernel(), *_limits(settings), *_cache(settings), *_codecs()]
+    return [*_fuse(), *_kernel(), *_limits(settings), *_cache(settings), *_pins(settings), *_codecs()]
 
 
 def fix(settings: Settings) -> Iterator[Finding]:
@@ -185,6 +186,28 @@ def _cache(settings: Settings) -> Iterator[Finding]:
             f"the cache can grow by {_gib(free - floor)} only: the disk is smaller than cache.size allows",
             "shardfs config set cache.size SIZE",
         )
+
+
+def _pins(settings: Settings) -> Iterator[Finding]:
+    try:
+        pins = Pins(settings.cache_dir).all()
+    except OSError as error:
+        yield Finding(
+            "warning", f"pins cannot be read, so nothing new is kept in the cache: {error}", "mend or delete it"
+        )
+        return
+    here = cache_check.plain_files(settings.cache_dir)
+    for pin in pins:
+        lost = sum(size for id_, size in pin.files.items() if id_ not in here)
+        if not Path(pin.repository).exists() and "://" not in pin.repository:
+            what = f"{pin.name} is pinned for {pin.repository}, which is gone"
+            yield Finding("note", what, "shardfs evict --all --force takes back all pins")
+        elif lost:
+            what = f"{pin.name} of {pin.repository} is pinned and {_mib(lost)} of it are not here"
+            yield Finding("note", what, f"shardfs pin {pin.name}")
+    if pins:
+        size = sum({id_: size for pin in pins for id_, size in pin.files.items()}.values())
+        yield Finding("ok", f"{_mib(size)} of plain files are pinned")
 
 
 def _spoiled(settings: Settings) -> bool:

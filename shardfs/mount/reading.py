@@ -7,12 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from shardfs import discovery
+from shardfs.errors import ShardfsError
 from shardfs.mount import probe, records
 
+_LOOK_S: Final = 10.0  # for which a busy mount may take to answer
 _PROGRAM: Final = """
 import os, sys
 room = bytearray(1 << 20)
@@ -24,10 +28,16 @@ for path in sys.stdin.buffer.read().split(b"\\0"):
 """
 
 
-def mount_of(source: str) -> Path | None:
-    """Where a repository is mounted and the mount answers; None when it does nowhere."""
-    found = (r for r in records.list_mounts() if r.source == source and probe.state(r) == "alive")
+def mount_of(store: Path) -> Path | None:
+    """Where the repository of a store directory is mounted and the mount answers; None when it does nowhere."""
+    found = (r for r in records.list_mounts() if _shows(r.source, store) and probe.state(r, _LOOK_S) == "alive")
     return next((record.mountpoint for record in found), None)
+
+
+def _shows(source: str, store: Path) -> bool:
+    with suppress(ShardfsError, OSError):
+        return Path(source).is_absolute() and discovery.find_store(Path(source)).samefile(store)
+    return False
 
 
 def read_all(files: Sequence[Path], stall_s: float, told: Callable[[int], object]) -> int:
@@ -69,7 +79,7 @@ def read_all(files: Sequence[Path], stall_s: float, told: Callable[[int], object
 def _follow(process: subprocess.Popen[bytes], files: Sequence[Path], steps: SimpleQueue[int | None]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    with process.stdin, process.stdout:
+    with suppress(OSError), process.stdin, process.stdout:  # it may be killed at any time
         process.stdin.write(b"\0".join(map(os.fsencode, files)))
         process.stdin.close()
         while len(step := process.stdout.read(8)) == 8:

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from shardfs.store import cache_folder
+from shardfs.store.plain_files import FOLDER
 
 _INDEX: Final = "cache.sqlite"
 _WAIT_S: Final = 2.0
@@ -28,6 +29,16 @@ def problem(directory: Path) -> str | None:
     except (sqlite3.Error, ValueError, UnicodeDecodeError) as error:
         said = str(error)
     return None if said == "ok" else " ".join(str(said).split())
+
+
+def plain_files(directory: Path) -> set[bytes]:
+    """Ids of the contents that have a whole plain file."""
+    found = set()
+    with suppress(OSError):
+        for path in (directory / cache_folder.VERSION / FOLDER).iterdir():
+            with suppress(ValueError):
+                found.add(bytes.fromhex(path.name))
+    return found
 
 
 def throw_away(directory: Path) -> None:

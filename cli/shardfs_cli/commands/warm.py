@@ -121,7 +121,7 @@ def _read_mount(context: Context, repository: Repository, rev: str, path: str, p
     from shardfs.formats.tree import FileEntry
     from shardfs.mount import reading
 
-    point = reading.mount_of(str(repository.store_path))
+    point = reading.mount_of(repository.store_path)
     if point is None:
         return 0
     root = point / "commits" / repository.resolve(rev).hex()

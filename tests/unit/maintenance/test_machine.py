@@ -14,10 +14,12 @@ import pytest
 from shardfs import budget, config
 from shardfs.codecs import kernels
 from shardfs.config import Settings
+from shardfs.formats.ids import CommitId
 from shardfs.maintenance import machine
 from shardfs.maintenance.findings import Finding
 from shardfs.store import cache_check
 from shardfs.store.cache import Cache
+from shardfs.store.pins import Pin, Pins
 
 
 @pytest.fixture
@@ -48,6 +50,18 @@ def test_a_good_machine(settings: Settings) -> None:
     assert told(settings, f"cache {settings.cache_dir}").level == "ok"
     assert list(machine.fix(settings)) == []
     assert cache_check.disk_bytes(settings.cache_dir) > 8 << 20
+
+
+def test_pins_that_do_not_hold_what_they_should(settings: Settings, tmp_path: Path) -> None:
+    pins = Pins(settings.cache_dir)
+    here = Pin(str(tmp_path), "v1", "weights", CommitId(bytes(32)), {bytes(32): 3 << 20})
+    pins.add(here)
+    pins.add(replace(here, repository="/nowhere"))
+    assert told(settings, "of it are not here").fix == "shardfs pin v1:weights"
+    assert told(settings, "/nowhere, which is gone").level == "note"
+    assert told(settings, "3 MiB of plain files are pinned").level == "ok"
+    (settings.cache_dir / "pins" / "x.json").mkdir()
+    assert told(settings, "pins cannot be read").level == "warning"
 
 
 @pytest.mark.parametrize(
