@@ -456,7 +456,10 @@ class Repository(Caching):
         return parts.parts(self.store.index, self.objects, self.reader, self.commit_of(rev)[1].tree, by)
 
     def stats_snapshot(self) -> dict[str, Any]:
-        """Cheap counters of this process and store, for `.shardfs/stats.json`."""
+        """Cheap counters of this process and store by part, for `.shardfs/stats.json` and metrics.
+
+        Named tuples say in their docstrings what each field is; what says "now" can fall, all else only grows.
+        """
         return {
             "packs": self.store.index.totals(),
             "reader": self.reader.counters(),

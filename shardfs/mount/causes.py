@@ -25,7 +25,7 @@ class Causes:
         """Remember why an operation failed with errno `code`."""
         name = errno.errorcode.get(code, str(code))
         what = " ".join(str(error).split()) or type(error).__name__
-        _log.warning("%s: %s: %s", operation, name, what)
+        _log.log(logging.ERROR if code == errno.EIO else logging.WARNING, "%s: %s: %s", operation, name, what)
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._guard:
             self._lines.append(f"{when} {operation}: {name}: {what}\n".encode("utf-8", "backslashreplace"))

@@ -79,6 +79,9 @@ def _told(record: MountRecord, state: probe.State) -> Finding:
         return Finding("warning", f"the mount {point} has lost its daemon", FIX)
     if state == "alive":
         return Finding("ok", f"the mount {point} answers, process {record.pid}")
+    if mountinfo.top_row(point) is None:
+        what = f"process {record.pid} serves {point}, which is not mounted here any more: files of it may be open"
+        return Finding("note", what, f"kill {record.pid}")
     log = "" if record.log is None else f"; its log is {record.log}"
     what = f"the mount {point} does not answer: process {record.pid} is stuck, or every thread of it waits{log}"
     return Finding("error", what, f"shardfs umount --force {point}")

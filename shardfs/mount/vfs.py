@@ -198,15 +198,19 @@ class Vfs:
     def read(self, handle: Handle, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end (EIO; the cause is in `causes`)."""
         data = handle.read(offset, size)
-        self.stats.traffic.read(len(data))
+        self._count_read(handle, len(data))
         return data
 
     @_operation
     def read_pieces(self, handle: Handle, offset: int, size: int) -> Sequence[bytes | memoryview]:
         """As `read`, in pieces as they lie in memory."""
         pieces = handle.pieces(offset, size)
-        self.stats.traffic.read(sum(map(len, pieces)))
+        self._count_read(handle, sum(map(len, pieces)))
         return pieces
+
+    def _count_read(self, handle: Handle, size: int) -> None:
+        if not self.is_control(handle.node):  # who looks at the counters should not move them
+            self.stats.traffic.read(size)
 
     def is_ready(self, handle: Handle, offset: int, size: int) -> bool:
         """Whether a read takes no longer than to copy the bytes."""

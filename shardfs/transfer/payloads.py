@@ -61,8 +61,8 @@ class Traffic(NamedTuple):
         payloads: payloads in them that were wanted, by a read or ahead.
         coalesced: of them those that came in the same range as another.
         shared: reads that found their payload on its way, or here because somebody else had asked for it.
-        peak: most requests to one remote at the same time.
-        waiting_bytes: of payloads that came and are in memory until somebody takes them.
+        peak: most requests to one remote at the same time, until now.
+        waiting_bytes: of payloads that came and are in memory now, until somebody takes them.
     """
 
     requests: int = 0

@@ -39,7 +39,7 @@ class PlainFileCounters(NamedTuple):
 
     Attributes:
         files: whole plain files in the cache now, of all processes.
-        bytes: their bytes.
+        bytes: what they hold now.
         made: written by this process.
         checked: compared with the ids of their chunks by this process.
         served: descriptors that this process handed out.
