@@ -97,6 +97,9 @@ class Tool:
     def reset(self) -> None:
         """Take away what earlier mounts left to make later ones faster; not while it is mounted."""
 
+    def settle(self, folder: Path) -> None:
+        """Wait for what a ready mount that shows `folder` does by itself, where that makes a difference."""
+
     def do_look(self, number: int) -> Cost:
         """Notice that the project is still version `number - 1`."""
         return self._durably(self.look or self.commit, number)

@@ -145,8 +145,10 @@ def _read(running: Tool, row: Row, results: Results, using: Instruments) -> None
     drop_page_cache(running.scratch)
     start = time.perf_counter()
     try:
-        path = running.do_mount(len(results.subject.versions)) / results.file(row)
+        folder = running.do_mount(len(results.subject.versions))
         results.ready[running.name].append(time.perf_counter() - start)
+        running.settle(folder)
+        path = folder / results.file(row)
         pids = daemons.of_home(running.scratch / "home")
         results.idle[running.name].append(daemons.resident(pids))
         results.seconds[*key, "cold"].append(row.run(using, path))

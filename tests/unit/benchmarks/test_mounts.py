@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import shardfs
+from tests.benchmarks.measuring import size_of
 from tests.benchmarks.mounts import daemons, peers, reading, scale, targets
 from tests.benchmarks.mounts.loading import LOADS, load_and_touch
 from tests.benchmarks.mounts.patterns import COMPILER, Patterns
@@ -85,12 +86,15 @@ def test_targets_compare_with_the_best_of_the_others(tmp_path: Path) -> None:
     assert [check.met for check in slow] == [False, True, True]
 
 
-def test_a_cold_mount_starts_without_a_cache(tmp_path: Path) -> None:
+def test_a_cold_mount_starts_with_an_empty_cache(tmp_path: Path) -> None:
     tool = peers.Cold(tmp_path / "scratch")
-    cache = Path(tool.environment()["XDG_CACHE_HOME"])
-    (cache / "shardfs").mkdir(parents=True)
+    tool.do_create()
+    (tool.project / "model").write_bytes(os.urandom(300_000))
+    tool.do_commit(1)
+    subprocess.run(["shardfs", "-C", str(tool.project), "warm", "HEAD"], env=tool.environment(), check=True)
+    before = size_of(tool.scratch / "home")
     tool.reset()
-    assert not cache.exists()
+    assert size_of(tool.scratch / "home") <= before - 300_000
 
 
 @pytest.mark.parametrize("tool", peers.ALL)
