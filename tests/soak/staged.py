@@ -181,12 +181,14 @@ class Staged:
         if not self.both(find, open_):
             return
         file.data = write(fd, file)
+        held = Held(fd, file, bool(flags & (os.O_CREAT | os.O_TRUNC)))
+        keep = self.chance.random() < 0.05 and len(self.held) < 5
+        if keep:
+            self.held.append(held)
+            self.log(f"  held as {fd}")
         if self.chance.random() < 0.1:
             self._sync(fd, file)
-        if self.chance.random() < 0.05 and len(self.held) < 5:
-            self.held.append(Held(fd, file, bool(flags & (os.O_CREAT | os.O_TRUNC))))
-            self.log(f"  held as {fd}")
-        else:
+        if not keep:
             self._close(fd, file)
         self.check(path)
 
