@@ -228,9 +228,10 @@ class Cache:
         """Delete all that is neither pinned nor being written; returns the bytes that this freed."""
         try:
             live = self.current()
-            before = live.index.reserved()
-            self._give_up(live, lambda _: False)
-            return before - live.index.reserved()
+            pinned = self.pins.ids()
+            with live.index.changing() as change:
+                items = [item for item in change.items() if not plain_files.stays(live.folder, pinned, item)]
+                return sum(self._drop(live, change, item) for item in items)
         except _FAILURES as error:
             self.failed("writing", error)
             return 0
@@ -426,11 +427,12 @@ class Cache:
             if enough(left):
                 return True
             if not plain_files.stays(live.folder, pinned, item):
-                left -= self._drop(live, change, item)
+                self._drop(live, change, item)
+                left -= item.reserved
         return enough(left)
 
     def _drop(self, live: Live, change: Change, item: Item) -> int:
-        """Delete a file, then its row.
+        """Delete a file, then its row; returns the bytes that the file had.
 
         After a crash in between, reads of it are misses and the next call finishes the work. The other order would
         leave files that nobody counts.
@@ -438,10 +440,11 @@ class Cache:
         if isinstance(item.what, FileRow):
             plain_files.remove_file(live.folder, item.what)
             self.files.evicted += 1
+            size = item.what.size
         else:
-            remove_segment(live.folder, item.what)
+            size = remove_segment(live.folder, item.what)
         change.drop(item.what)
-        return item.reserved
+        return size
 
     # Opening, failing, starting over
 

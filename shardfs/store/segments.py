@@ -82,18 +82,20 @@ def read_record(folder: Path, ident: bytes, record: Record) -> bytes | None:
     return payload if len(payload) == record.stored_size else None
 
 
-def remove_segment(folder: Path, segment: int) -> None:
-    """Delete a segment and free its bytes at once, even while other processes hold it open.
+def remove_segment(folder: Path, segment: int) -> int:
+    """Delete a segment and free its bytes at once, even while other processes hold it open; returns how many.
 
     Raises:
         OSError: the file is there and cannot be removed.
     """
     path = segment_path(folder, segment)
     try:
+        size = path.stat().st_size
         os.truncate(path, 0)
         path.unlink()
     except FileNotFoundError:
-        pass
+        return 0
+    return size
 
 
 class SegmentWriter:
