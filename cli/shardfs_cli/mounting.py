@@ -23,5 +23,6 @@ def record_json(record: MountRecord, state: State) -> dict[str, Any]:
         "started": output.time(int(record.started * 1e6)),
         "engine": record.engine,
         "connection": record.connection,
+        "metrics": record.metrics,
         "log": None if record.log is None else str(record.log),
     }

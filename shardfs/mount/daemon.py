@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -117,7 +118,9 @@ class _Daemon:
         }
         address = operating.address(self._job.operating.metrics)
         exporter = Exporter(address, lambda: metrics.text(self._vfs.stats.snapshot(), info), self._answers)
-        _log.info("metrics at %s port %d", *exporter.address)
+        host, port = exporter.address
+        self._record = replace(self._record, metrics=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        _log.info("metrics at %s", self._record.metrics)
         return exporter
 
     def _answers(self, timeout_s: float = probe.WAIT_S) -> bool:
@@ -131,7 +134,7 @@ class _Daemon:
         row = mountinfo.top_row(self._job.mountpoint)
         if row is not None:
             self._ending.mounted(row.device)
-            self._record = record = _with_connection(self._record, row.connection)
+            self._record = record = replace(self._record, connection=row.connection)
             try:
                 records.write(record)
             except MountError as error:
@@ -192,10 +195,6 @@ def _engine(name: Engine) -> Serve:
     from shardfs.mount import libfuse
 
     return libfuse.serve
-
-
-def _with_connection(record: MountRecord, connection: int) -> MountRecord:
-    return MountRecord.from_json({**record.to_json(), "connection": connection})
 
 
 def _fsname(source: str) -> str:

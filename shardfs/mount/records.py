@@ -33,6 +33,7 @@ class MountRecord:
         connection: number in /sys/fs/fuse/connections, where a hanging mount can be aborted.
         log: the daemon's log file.
         made_mountpoint: the mount point was made for this mount and goes with it.
+        metrics: "HOST:PORT" where its metrics are; None without.
     """
 
     mountpoint: Path
@@ -46,6 +47,7 @@ class MountRecord:
     connection: int | None
     log: Path | None
     made_mountpoint: bool
+    metrics: str | None = None
 
     @property
     def status(self) -> Status:

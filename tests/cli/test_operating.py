@@ -109,16 +109,10 @@ def page(address: str, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def free_address() -> str:
-    """A loopback address that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
-
-
 @pytest.mark.parametrize("engine", ["kernel", "libfuse"])
 def test_metrics_are_scraped_and_health_is_told(project: Shell, point: Path, engine: str) -> None:
-    address = free_address()
-    project("mount", point, "--metrics", address, "--engine", engine)
+    project("mount", point, "--metrics", "0", "--engine", engine)
+    address = listed(project)["metrics"]
     assert (point / "latest/a.txt").read_text() == "hello\n"
     found = prometheus.parse(page(address, "/metrics")[1])
     [info] = found["shardfs_mount_info"].samples
