@@ -131,9 +131,10 @@ class Follower:
         self._window = min(2 * window, limit)
         near = max(self._near, position), position + min(window, NEAR)
         far = max(self._far, near[1]), position + window
+        known = max(self._near, self._far, position)
         self._near, self._far = max(near), max(self._far, far[1])
+        self.asked_bytes += max(0, min(max(self._near, self._far), self._flat[-1]) - known)
         wanted = Want(self, near[0] - position, self._bytes(*near), self._bytes(*far))
-        self.asked_bytes += sum(end - start for start, end in (*wanted.near, *wanted.far))
         return wanted if wanted.near or wanted.far else None
 
     def _locate(self, offset: int) -> int | None:

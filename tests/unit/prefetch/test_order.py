@@ -104,6 +104,8 @@ def test_a_remote_is_asked_for_more() -> None:
     wants = follow(follower, in_a_row(40 * MB, 41 * MB), limit=64 * MB)
     assert wants[0].near == ((40 * MB + 384 * KB, 44 * MB), (0, 384 * KB))
     assert wants[0].far == ((384 * KB, 4 * MB + 384 * KB),)
+    follow(follower, [*in_a_row(41 * MB, 44 * MB), *in_a_row(0, 8 * MB), *in_a_row(20 * MB, 30 * MB)], limit=64 * MB)
+    assert follower.asked_bytes == follower.used_bytes == 22 * MB - 384 * KB  # each byte once
 
 
 def test_few_reads_elsewhere_do_not_end_it_and_many_do() -> None:
