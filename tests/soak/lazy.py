@@ -70,6 +70,15 @@ class Lazy:
                 time.sleep(0.2)
         assert found == snapshot[path], (id_, path, told(found), told(snapshot[path]))
 
+    def warm(self) -> None:
+        """Make plain files of a version, as far as the remote lets us."""
+        id_, _ = self.chance.choice(self.known)
+        with shardfs.open(self.project) as repo:
+            try:
+                repo.warm(id_)
+            except ShardfsError:
+                assert self.proxy.flaky, "the remote works"
+
     def weather(self) -> None:
         """The remote gets worse or better."""
         self.proxy.flaky = self.chance.choice((0.0, 0.0, 0.1, 0.5))
