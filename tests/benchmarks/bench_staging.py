@@ -1,10 +1,10 @@
 """Write checkpoints into the staging area of a mount, and into a directory of the same disk.
 
-    python -m tests.benchmarks.bench_staging [--mb N ...] [--repeats N] [--engines NAME ...] [--only write|rewrite]
+    python -m tests.benchmarks.bench_staging [--mb N ...] [--repeats N] [--ways NAME ...] [--only write|rewrite]
 
-Every write ends with fsync, which counts. Plain directory and engines take turns; the ratio is that of the medians.
-Rewriting: a file is committed, then 5 % of it are written in place, and it is committed again. Bytes are what the
-daemon asked its kernel to read and write for the commit, its processor time is that of all its threads.
+Every write ends with fsync, which counts. Plain directory and ways to mount take turns; the ratio is that of the
+medians. Rewriting: a file is committed, then 5 % of it are written in place, and it is committed again. Bytes are what
+the daemon asked its kernel to read and write for the commit, its processor time is that of all its threads.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ import torch
 
 import shardfs
 from shardfs.mount import session
-from shardfs.mount.options import Engine, MountOptions
+from shardfs.mount.options import MountOptions
 from tests.benchmarks.bench_engines import processor_seconds
 from tests.benchmarks.measuring import MB, machine, median, table
 from tests.benchmarks.synthetic import first
 
-ENGINES: tuple[Engine, ...] = ("kernel", "libfuse")
+WAYS = {
+    "kernel": MountOptions(engine="kernel"),
+    "no-passthrough": MountOptions(engine="kernel", passthrough=False),
+    "libfuse": MountOptions(engine="libfuse"),
+}
 PLAIN = "plain directory"
 SHARE = 0.05
 Writer = Callable[[Path], object]
@@ -69,11 +73,11 @@ def writers(state: dict[str, Any], source: Path) -> dict[str, Writer]:
 
 
 @contextmanager
-def mounted(work: Path, engine: Engine) -> Iterator[tuple[Path, int]]:
+def mounted(work: Path, way: str) -> Iterator[tuple[Path, int]]:
     """A fresh repository and its mount: the mount point and the daemon."""
-    project, point = work / f"{engine}-project", work / f"{engine}-models"
+    project, point = work / f"{way}-project", work / f"{way}-models"
     shardfs.init(project).close()
-    record = session.mount(point, project, MountOptions(engine=engine))
+    record = session.mount(point, project, WAYS[way])
     try:
         yield point, record.pid
     finally:
@@ -88,31 +92,31 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def write_speeds(work: Path, state: dict[str, Any], source: Path, engines: list[Engine], repeats: int) -> None:
+def write_speeds(work: Path, state: dict[str, Any], source: Path, ways: list[str], repeats: int) -> None:
     """Print a table of MB/s."""
     size = source.stat().st_size
     rows = []
     for name, write in writers(state, source).items():
         taken: dict[str, list[float]] = defaultdict(list)
         for number in range(repeats + 1):  # the first one warms up
-            for engine in (PLAIN, *engines):
-                once = write_once(work, engine, write)
-                taken[engine] += [once] if number else []
-        speed = {engine: size / MB / median(several) for engine, several in taken.items()}
-        ratios = [f"{speed[engine]:.0f} ({speed[engine] / speed[PLAIN]:.2f}x)" for engine in engines]
+            for way in (PLAIN, *ways):
+                once = write_once(work, way, write)
+                taken[way] += [once] if number else []
+        speed = {way: size / MB / median(several) for way, several in taken.items()}
+        ratios = [f"{speed[way]:.0f} ({speed[way] / speed[PLAIN]:.2f}x)" for way in ways]
         rows.append([name, f"{speed[PLAIN]:.0f}", *ratios])
-    print(table([f"{size / MB:.0f} MB, MB/s", PLAIN, *engines], rows) + "\n")
+    print(table([f"{size / MB:.0f} MB, MB/s", PLAIN, *ways], rows) + "\n")
 
 
-def write_once(work: Path, engine: str, write: Writer) -> float:
+def write_once(work: Path, way: str, write: Writer) -> float:
     """Seconds of one write of a new file."""
-    if engine == PLAIN:
+    if way == PLAIN:
         path = work / "plain"
         try:
             return seconds(lambda: write(path))
         finally:
             path.unlink()
-    with mounted(work, "libfuse" if engine == "libfuse" else "kernel") as (point, _):
+    with mounted(work, way) as (point, _):
         return seconds(lambda: write(point / "staging" / "checkpoint"))
 
 
@@ -144,24 +148,24 @@ def write_share(path: Path, offsets: list[int], length: int) -> None:
         os.close(fd)
 
 
-def rewrites(work: Path, source: Path, engine: Engine) -> None:
+def rewrites(work: Path, source: Path, way: str) -> None:
     """Print what commits of a file take before and after changes in place."""
     size = source.stat().st_size
     share = round(SHARE * size)
     rows = []
-    with mounted(work, engine) as (point, pid):
+    with mounted(work, way) as (point, pid):
         path = point / "staging" / "model.safetensors"
         shutil.copyfile(source, path)
         rows.append(["", *commit(point, pid, "first")])
         for what, offset in (("5 % in one place", size // 3), ("5 % at the end", size - share)):
             taken = seconds(partial(write_share, path, [offset], share))
             rows.append([f"{taken:.2f}", *commit(point, pid, what)])
-        taken = seconds(lambda: write_share(path, [size * n // 50 for n in range(50)], share // 50))
+        taken = seconds(lambda: write_share(path, [size * (2 * n + 1) // 100 for n in range(50)], share // 50))
         rows.append([f"{taken:.2f}", *commit(point, pid, "5 % in 50 places, fsync after each")])
         taken = seconds(lambda: shutil.copyfile(source, path))
         rows.append([f"{taken:.2f}", *commit(point, pid, "written anew, as it was first")])
     order = [1, 0, 2, 3, 4, 5]
-    head = ["write, s", f"{engine}, {size / MB:.0f} MB", "commit, s", "processor, s", "MB read", "MB written"]
+    head = ["write, s", f"{way}, {size / MB:.0f} MB", "commit, s", "processor, s", "MB read", "MB written"]
     print(table([head[n] for n in order], [[row[n] for n in order] for row in rows]) + "\n")
 
 
@@ -170,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=int, nargs="+", default=[91, 1000])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--only", choices=("write", "rewrite"))
     given = parser.parse_args()
     torch.manual_seed(1)
@@ -182,10 +186,10 @@ def main() -> None:
             source = work / "source.safetensors"
             safetensors.torch.save_file(state, source)
             if given.only != "rewrite":
-                write_speeds(work, state, source, given.engines, given.repeats)
+                write_speeds(work, state, source, given.ways, given.repeats)
             if given.only != "write":
-                for engine in given.engines:
-                    rewrites(work, source, engine)
+                for way in given.ways:
+                    rewrites(work, source, way)
 
 
 if __name__ == "__main__":
