@@ -4,7 +4,7 @@
 # make soak    10 000 random operations on real mounts against a model: SEED=.. OPS=..
 # make fuzz    decoders against made-up payloads for a minute, where atheris is installed
 # make bench   tables of times and bytes beside other tools
-# make bench-mount   tables of reads through mounts beside other tools
+# make bench-mount   the same of mounts: reads, writes, a slow link (root); BENCH_FLAGS=--quick for less
 # make format  rewrite the sources as the formatter wants them
 # Each installs what it misses first; see .ci/setup.
 
@@ -51,6 +51,8 @@ bench:
 bench-mount:
 	@.ci/setup bench
 	$(BIN)/python -m tests.benchmarks.bench_mount --series build/series $(BENCH_FLAGS)
+	$(BIN)/python -m tests.benchmarks.bench_staging --mb 91 --repeats 3
+	$(BIN)/python -m tests.benchmarks.bench_remote --repeats 1 $(BENCH_FLAGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
