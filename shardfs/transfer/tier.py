@@ -31,6 +31,7 @@ READS: Final = 2  # a file is made when the daemon served it so often: one read 
 MIN_SIZE: Final = 1 << 20  # bytes; the kernel keeps smaller files, and each plain file takes an inode
 MAX_SHARE: Final = 2  # files of more than this part of the cache would drive all else out of it
 _MAX_COUNTED: Final = 10_000  # contents whose reads are counted
+_CLOSE_S: Final = 1.0  # for which the end of a program waits for the chunk that is read
 _FICLONE: Final = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
 
 
@@ -78,7 +79,8 @@ class Tier:
         self._checked: dict[bytes, Stamp] = {}
         self._read: OrderedDict[bytes, int] = OrderedDict()  # bytes served since the file was last made
         self._served = self._checks = self._damaged = 0
-        self._is_working = self._is_closed = False
+        self._worker: threading.Thread | None = None
+        self._is_closed = False
         self._reset()
         _instances.add(self)
 
@@ -191,9 +193,15 @@ class Tier:
         )
 
     def close(self) -> None:
-        """Start nothing more; an unfinished file is given up after the chunk that is read now."""
+        """Start nothing more; an unfinished file is given up after the chunk that is read now.
+
+        What waits for a remote meanwhile ends by itself.
+        """
         self._is_closed = True
         self._queue.put(None)
+        worker = self._worker
+        if worker is not None and worker is not threading.current_thread():
+            worker.join(_CLOSE_S)
 
     # In the background
 
@@ -203,10 +211,10 @@ class Tier:
             if self._is_closed or (what, id_) in self._wanted:
                 return
             self._wanted[what, id_] = work
-            if not self._is_working:
-                self._is_working = True
+            if self._worker is None:
                 # A daemon: a program that ends while a remote is silent does not wait for it.
-                threading.Thread(target=self._work, name="shardfs-plain-files", daemon=True).start()
+                self._worker = threading.Thread(target=self._work, name="shardfs-plain-files", daemon=True)
+                self._worker.start()
         self._queue.put((what, id_))
 
     def _work(self) -> None:
@@ -252,7 +260,7 @@ class Tier:
         self._lock = threading.Lock()
         self._wanted: dict[tuple[str, bytes], Callable[[], object]] = {}
         self._queue: SimpleQueue[tuple[str, bytes] | None] = SimpleQueue()
-        self._is_working = False
+        self._worker = None
         self._is_closed = False
 
 

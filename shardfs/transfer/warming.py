@@ -200,6 +200,9 @@ class Warmer:
         pinned = _pinned(self._cache)
         both = pinned | sizes
         room = self._cache.room_for_files()
+        if not room:
+            msg = f"the cache {self._cache.directory} cannot be used or is too small: see cache.dir and cache.size"
+            raise OutOfSpaceError(msg)
         if sum(both.values()) > room:
             others = sum(size for id_, size in pinned.items() if id_ not in sizes)
             msg = (

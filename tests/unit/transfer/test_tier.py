@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import shardfs
+from shardfs.errors import OutOfSpaceError
 from shardfs.formats.tree import FileEntry
 from shardfs.repository import Repository
 
@@ -222,3 +225,46 @@ def test_forked_child_has_its_own_worker(repo: Repository) -> None:
         repo._cache.clear()
         os._exit(0 if warmed(repo).read_bytes() == CONTENT else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_full_disk_makes_no_file_and_reads_go_on(repo: Repository) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, hard))
+    try:
+        assert not repo._tier.make(entry(repo))
+        assert list(repo._cache.directory.glob("v3/files/*")) == []
+        assert repo.open_entry(entry(repo)).read_at(0, SIZE) == CONTENT
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_cache_that_cannot_be_used(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SHARDFS_CACHE_DIR", str(tmp_path / "file"))
+    with shardfs.open(project) as repo:
+        repo.note_read(entry(repo), 2 * SIZE)
+        assert content(repo) is None
+        assert repo.plain_path(entry(repo)) is None
+        assert not repo._tier.make(entry(repo))
+        assert set(counters(repo).values()) == {0}
+        assert repo.evict() == 0
+        assert repo.presence("HEAD").plain == 0
+        with pytest.raises(OutOfSpaceError, match="cannot be used"):
+            repo.warm("HEAD")
+
+
+def test_closed_repository_leaves_nothing_open(project: Path) -> None:
+    def targets() -> set[str]:
+        found = set()
+        for link in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                found.add(str(link.readlink()))
+        return found
+
+    for _ in range(3):
+        with shardfs.open(project) as repo:
+            warmed(repo)
+            repo.note_read(entry(repo), 2 * SIZE)
+            repo._cache.clear()
+            folder = str(repo._cache.directory)
+    eventually(lambda: not any(target.startswith(folder) for target in targets()))
