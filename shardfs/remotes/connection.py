@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_IDLE: Final = 16
 _IDLE_S: Final = 30.0  # servers close idle connections, the usual ones after 60 s or more
+_BURST: Final = 256 << 10  # bytes of a long body that are waited for at once: a tenth of the wake-ups
 _SEND_SIZE: Final = 256 << 10  # bytes per send, so that a slow receiver is noticed
 
 
@@ -53,15 +54,19 @@ class _TimedSocket:
         self._head_until: float | None = None
         self._body_from = 0.0
         self._body_bytes = 0
+        self._in_bursts = False
+        self._least = 1  # bytes that have to be there before `receive` goes on
 
     def expect_head(self) -> None:
         """An answer is due now."""
+        self._wait_for(1)
         wait = min(self._timeouts.answer_s, deadline.remaining())
         self._head_until = time.monotonic() + wait
 
-    def expect_body(self) -> None:
-        """The headers are complete."""
+    def expect_body(self, *, is_sized: bool) -> None:
+        """The headers are complete; `is_sized`: they say how long the body is, and no more than that is asked for."""
         self._head_until = None
+        self._in_bursts = is_sized and not isinstance(self._raw, ssl.SSLSocket)
         self._body_from, self._body_bytes = time.monotonic(), 0
 
     def sendall(self, data: ReadableBuffer) -> None:
@@ -84,9 +89,24 @@ class _TimedSocket:
             return self._raw.recv_into(buffer)
         self._check_speed(self._body_from, self._body_bytes)
         self._raw.settimeout(self._timeouts.idle_s)
-        count = self._raw.recv_into(buffer)
+        size = memoryview(buffer).nbytes
+        self._wait_for(_BURST if self._in_bursts and size >= _BURST else 1)
+        try:
+            count = self._raw.recv_into(buffer)
+        except TimeoutError:
+            if self._least == 1:
+                raise
+            self._in_bursts = False  # too slow for that
+            self._wait_for(1)
+            self._raw.settimeout(0.001)
+            count = self._raw.recv_into(buffer)
         self._body_bytes += count
         return count
+
+    def _wait_for(self, least: int) -> None:
+        if least != self._least:
+            self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+            self._least = least
 
     def _check_speed(self, started: float, count: int) -> None:
         elapsed = time.monotonic() - started
@@ -186,7 +206,7 @@ class Connection(http.client.HTTPConnection):
             raise http.client.NotConnected
         timed.expect_head()
         response = self.getresponse()
-        timed.expect_body()
+        timed.expect_body(is_sized=response.length is not None)
         return response
 
     def is_reusable(self) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from shardfs.errors import (
@@ -29,11 +30,13 @@ from shardfs.store.index import Location
 from shardfs.store.store import Store
 from shardfs.transfer import ranges
 from shardfs.transfer.couriers import Couriers, Job
+from shardfs.transfer.keeper import Keeper, Parcel
 from shardfs.transfer.needs import Needs
 from shardfs.transfer.ranges import Range, Windows
 
 _MAX_ENTRIES: Final = 100_000  # pack entries kept in memory, about 30 MB
 
+_LEAST_UNKEPT: Final = 32 << 20  # bytes that may wait for the disk whatever the limit is
 _CLOSE_S: Final = 5.0  # for which the end of a program waits for the cache
 
 _Key = tuple[str, PackId, bytes]  # a place, a pack and an id in it
@@ -62,7 +65,8 @@ class Traffic(NamedTuple):
         coalesced: of them those that came in the same range as another.
         shared: reads that found their payload on its way, or here because somebody else had asked for it.
         peak: most requests to one remote at the same time, until now.
-        waiting_bytes: of payloads that came and are in memory now, until somebody takes them.
+        waiting_bytes: of payloads that came and are in memory now, until somebody takes them and the cache has them.
+        unkept_bytes: of payloads that were read and not written to the cache, because its disk was too slow.
     """
 
     requests: int = 0
@@ -73,6 +77,7 @@ class Traffic(NamedTuple):
     shared: int = 0
     peak: int = 0
     waiting_bytes: int = 0
+    unkept_bytes: int = 0
 
 
 class _Request:
@@ -136,7 +141,7 @@ class Payloads:
         self._entries: OrderedDict[PackId, list[Entry]] = OrderedDict()
         self._traffic = Traffic()
         self._waiting = 0  # bytes of what came
-        self._closed = False
+        self._keeper = Keeper(max(limit_bytes, _LEAST_UNKEPT))
 
     def has(self, location: Location) -> bool:
         """Whether a payload is on its way, or came and waits in memory."""
@@ -211,18 +216,17 @@ class Payloads:
     def traffic(self) -> Traffic:
         """What was asked for so far."""
         peak = max((couriers.peak for couriers in list(self._couriers.values())), default=0)
-        return self._traffic._replace(peak=peak, waiting_bytes=self._waiting)
+        return self._traffic._replace(peak=peak, waiting_bytes=self._waiting, unkept_bytes=self._keeper.dropped)
 
     def close(self) -> None:
         """Bring nothing more and use the cache no more, once it has what came; what is on its way ends by itself."""
         for couriers in list(self._couriers.values()):
             couriers.cancel()
-        with self._lock:
-            self._closed = True
-            come = list(self._come)
-        until = time.monotonic() + _CLOSE_S
-        for request in come:
-            request.is_stored.wait(max(0.0, until - time.monotonic()))
+        self._keeper.close(_CLOSE_S)
+
+    def settle(self) -> bool:
+        """Wait until the cache has what came, but not longer than the deadline; whether it has."""
+        return self._keeper.settle(self._deadline_s)
 
     # Asking
 
@@ -313,11 +317,17 @@ class Payloads:
             self._forget(request)
             request.done.set()
             return
-        keeps = self._arrived(request)
+        self._arrived(request)
         request.done.set()
-        if self._cache is not None and keeps:
+        write, done = partial(self._store_in_cache, request), partial(self._stored, request)
+        self._keeper.add(Parcel(request.span.size, write, lambda: not request.untaken, done))
+
+    def _store_in_cache(self, request: _Request) -> None:
+        if self._cache is not None:
             for entry in request.span.entries:
                 self._cache.put(entry.id, entry.codec, entry.raw_size, entry.bases, request.payload(entry))
+
+    def _stored(self, request: _Request) -> None:
         request.is_stored.set()
         with self._lock:
             self._drop_if_used(request)
@@ -356,11 +366,8 @@ class Payloads:
 
     # What came
 
-    def _arrived(self, request: _Request) -> bool:
-        """Keep a request until its payloads are taken, or others need the room: then the cache has them.
-
-        Returns whether the cache may be used.
-        """
+    def _arrived(self, request: _Request) -> None:
+        """Keep a request until its payloads are taken, or others need the room: then the cache has them."""
         with self._lock:
             self._come[request] = None
             self._waiting += request.span.size
@@ -368,7 +375,6 @@ class Payloads:
             more = {"requests": 1, "bytes": request.span.size, "payloads": wanted}
             self._add(**more, coalesced=wanted if wanted > 1 else 0)
             self._make_room()
-            return not self._closed
 
     def _make_room(self) -> None:
         for request in list(self._come) if self._waiting > self._limit_bytes else ():

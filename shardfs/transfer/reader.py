@@ -267,6 +267,10 @@ class Reader:
         """What remotes were asked for."""
         return self._payloads.traffic()
 
+    def settle(self) -> bool:
+        """Wait until the cache has all that came from remotes, but not longer than the deadline; whether it has."""
+        return self._payloads.settle()
+
     def close(self) -> None:
         """Read nothing ahead any more and forget the plaintext in memory."""
         self._ahead.close()

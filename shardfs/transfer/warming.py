@@ -29,6 +29,7 @@ from shardfs.transfer.tier import Tier, content_of
 THREADS: Final = 8  # chunks that are read at the same time
 AHEAD_BYTES: Final = 32 << 20  # of plaintext that waits for its turn
 _BATCH: Final = 32  # chunks, usually of 1 MiB, that a remote is asked for at a time
+_KEPT_BYTES: Final = 8 << 20  # of chunks that are brought before the cache must have them
 _POLL_S: Final = 0.1  # how often to look whether others have finished
 _KEPT_S: Final = 5.0  # for which the cache may take to keep what came
 _BLOCK: Final = 1 << 20  # bytes of one read into the page cache
@@ -264,10 +265,14 @@ class Warmer:
     def _bring(self, chunks: Iterable[ChunkRef], what: str, progress: Progress) -> int:
         """Bring chunks into the cache; returns the bytes of those that were on no disk here."""
         far = self._far(chunks)
-        total, done = sum(chunk.size for chunk in far), 0
+        total, done, kept = sum(chunk.size for chunk in far), 0, 0
         for data in self._read(far):
             done += len(data)
             progress(done, total, what)
+            if done - kept >= _KEPT_BYTES:  # a reader that is faster than the disk leaves chunks out of the cache
+                self._reader.settle()
+                kept = done
+        self._reader.settle()
         self._check_kept(far)
         return total
 

@@ -152,6 +152,23 @@ def test_slow_but_sound_is_served() -> None:
         assert time.monotonic() - started > QUICK.idle_s
 
 
+def test_a_long_range_that_comes_slowly_is_served() -> None:
+    """Long bodies are waited for in bursts; one that takes longer than any single wait is no hang."""
+    body = bytes(range(256)) * 2000
+
+    def slow(client: socket.socket) -> None:
+        head = answer("206 Partial Content", b"", f"Content-Range: bytes 0-{len(body) - 1}/1000000", length=len(body))
+        client.sendall(head + body[:150_000])
+        for start in range(150_000, len(body), 40_000):
+            time.sleep(0.1)
+            client.sendall(body[start : start + 40_000])
+
+    with bad_server(slow) as server:
+        started = time.monotonic()
+        assert remote_at(server.url).read_pack(PACK, 0, len(body)) == body
+        assert time.monotonic() - started > QUICK.idle_s
+
+
 @pytest.mark.parametrize(
     "given",
     [
