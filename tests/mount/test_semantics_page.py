@@ -31,14 +31,15 @@ def matches(promised: str, found: str) -> bool:
     return re.fullmatch(pattern, found.rstrip("\n"), re.DOTALL) is not None
 
 
-def test_every_example_does_what_the_page_says(tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("options", ["--engine kernel", "--engine libfuse", "--safe", "--no-passthrough"])
+def test_every_example_does_what_the_page_says(tmp_path: Path, options: str) -> None:
     point = tmp_path / "models"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     count = 0
     try:
         for command, promised in examples(PAGE.read_text("utf-8")):
             done = subprocess.run(
-                ["bash", "-c", command.replace("shardfs mount ", f"shardfs mount --engine {engine} ")],
+                ["bash", "-c", command.replace("shardfs mount ", f"shardfs mount {options} ")],
                 cwd=tmp_path,
                 env={**os.environ, "PATH": path, "LC_ALL": "C"},
                 stdout=subprocess.PIPE,

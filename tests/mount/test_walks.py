@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.conftest import ENGINES
+
 ROOT = Path(__file__).parents[2]
 WALK_DEADLINE_S = 300
 
@@ -47,12 +49,14 @@ def run_bash(argv: list[str], folder: Path) -> str:
     return output
 
 
-def test_tutorial_works_as_written(tmp_path: Path, minilm: list[Path]) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tutorial_works_as_written(tmp_path: Path, minilm: list[Path], engine: str) -> None:
     page = (ROOT / "docs/tutorial/first-mount.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     making, *steps = blocks
     assert "checkpoints.py" in making
-    script = "\n".join(steps).replace("/tmp/checkpoints", str(minilm[0].parent)).replace("8750", str(free_port()))
+    script = "\n".join(steps).replace("shardfs mount ", f"shardfs mount --engine {engine} ")
+    script = script.replace("/tmp/checkpoints", str(minilm[0].parent)).replace("8750", str(free_port()))
     points = f"{tmp_path}/project/models {tmp_path}/remote-models"
     stop = f"trap 'kill $server; for point in {points}; do fusermount3 -uqz $point; done' ERR"
     output = run_bash(["-eEuxo", "pipefail", "-c", f"server=\n{stop}\n{script}"], tmp_path)
