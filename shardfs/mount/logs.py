@@ -39,7 +39,7 @@ def begin(operating: Operating, mountpoint: Path) -> None:
     else:
         return
     level = (operating.log_level or "info").upper()
-    handler.setFormatter(_Json(mountpoint) if operating.log_format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(_Json(mountpoint) if operating.log_format == "json" else _Text())
     handler.setLevel(level)
     root.addHandler(handler)
     root.setLevel(level)
@@ -54,7 +54,22 @@ def _file(path: Path) -> logging.Handler:
     except OSError as error:
         msg = f"the log {path} cannot be written: {error.strerror}; choose another with --log-file"
         raise MountError(msg) from error
-    return logging.handlers.RotatingFileHandler(path, maxBytes=_SIZE, backupCount=_KEPT, delay=True)
+    # Tracebacks may hold names that are not UTF-8.
+    return logging.handlers.RotatingFileHandler(
+        path, maxBytes=_SIZE, backupCount=_KEPT, delay=True, encoding="utf-8", errors="backslashreplace"
+    )
+
+
+class _Text(logging.Formatter):
+    """One line a record, whatever names are in it, and those of a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(_TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, with escapes for what is not printable."""
+        line = super().formatMessage(record)
+        return line if line.isprintable() else "".join(map(_visible, line))
 
 
 class _Json(logging.Formatter):
@@ -78,3 +93,7 @@ class _Json(logging.Formatter):
         if record.exc_info:
             value["exception"] = self.formatException(record.exc_info)
         return json.dumps(value)
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")

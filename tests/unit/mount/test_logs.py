@@ -32,7 +32,7 @@ SAY = 'log.debug("fine"); log.info("plain"); log.warning("two\\nlines")'
 def run(body: str, path: Path | str = "", level: str = "", form: str = "text") -> str:
     """Log in another process; what it wrote to standard error."""
     command = [sys.executable, "-c", PROGRAM.format(body), str(path), level, form]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stderr
 
 
 def test_a_log_stays_small(tmp_path: Path) -> None:
@@ -49,6 +49,14 @@ def test_a_file_comes_on_top_of_what_is_printed(tmp_path: Path) -> None:
     assert "INFO" in text
     assert "plain" in text
     assert "fine" not in text
+
+
+def test_names_of_any_bytes_are_one_line(tmp_path: Path) -> None:
+    body = "try:\n    raise OSError('caf\\udce9')\nexcept OSError:\n    log.exception('line\\nbreak caf\\udce9')"
+    assert "Logging error" not in run(body, tmp_path / "log")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[0].endswith(r"line\nbreak caf\udce9")
+    assert lines[-1] == r"OSError: caf\udce9"
 
 
 @pytest.mark.parametrize(("level", "count"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
