@@ -96,6 +96,7 @@ class _Engine(mfusepy.FUSE):  # type: ignore[misc]
     def __init__(self, vfs: Vfs, mountpoint: str, options: EngineOptions, ready: Callable[[], None]) -> None:
         self._vfs = vfs
         self._ready = ready
+        self._is_safe = options.safe
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, _Directory] = {}
@@ -144,6 +145,8 @@ class _Engine(mfusepy.FUSE):  # type: ignore[misc]
         settings.use_ino = 1
         settings.hard_remove = 1
         settings.entry_timeout = settings.attr_timeout = settings.negative_timeout = CACHED_S
+        if self._is_safe:
+            conn.contents.want = 0  # what libfuse would have agreed to
         conn.contents.max_background = _MAX_BACKGROUND
         conn.contents.congestion_threshold = _MAX_BACKGROUND * 3 // 4
         self._ready()

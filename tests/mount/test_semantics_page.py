@@ -31,7 +31,7 @@ def matches(promised: str, found: str) -> bool:
     return re.fullmatch(pattern, found.rstrip("\n"), re.DOTALL) is not None
 
 
-@pytest.mark.parametrize("options", ["--engine kernel", "--engine libfuse", "--safe", "--no-passthrough"])
+@pytest.mark.parametrize("options", ["--engine kernel", "--engine libfuse", "--safe", "--engine libfuse --safe"])
 def test_every_example_does_what_the_page_says(tmp_path: Path, options: str) -> None:
     point = tmp_path / "models"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
