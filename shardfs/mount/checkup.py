@@ -23,7 +23,7 @@ from shardfs.mount.records import MountRecord
 from shardfs.mountinfo import MountRow
 
 _AT_ONCE: Final = 16  # mounts
-_READ_AHEAD_KB: Final = 1024  # what a mount by root sets; less makes more and smaller requests
+_READ_AHEAD_KB: Final = 256  # the least that a mount by root sets; less makes more and smaller requests
 _RECENT_S: Final = 86400.0
 _TAIL: Final = 64 << 10  # bytes of each log
 _TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d+ (?:ERROR|CRITICAL) \d+ \S+ (.*)")
