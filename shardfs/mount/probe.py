@@ -20,7 +20,7 @@ from shardfs.mount.records import MountRecord
 
 State = Literal["alive", "dead", "not answering"]
 
-WAIT_S: Final = 2.0  # an answer takes milliseconds; on a busy machine the other process takes a while to start
+WAIT_S: Final = 5.0  # an answer takes milliseconds; on a busy machine the other process takes a while to start
 # The kernel keeps attributes, but always asks the daemon for the space of the file system.
 _LOOK: Final = "os.statvfs(path)"
 _READ: Final = "sys.stdout.buffer.write(open(path, 'rb').read())"

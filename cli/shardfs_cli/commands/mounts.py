@@ -14,7 +14,7 @@ from shardfs_cli.context import Context, file_path
 from shardfs_cli.exit_status import ExitStatus
 from shardfs_cli.mounting import record_json
 
-_AT_ONCE: Final = 16  # mounts that are asked at the same time; one that does not answer takes two seconds
+_AT_ONCE: Final = 16  # mounts that are asked at the same time; one that does not answer takes five seconds
 _HEADS: Final = ("mount point", "source", "branch", "", "status", "engine", "pid", "up", "memory")
 
 
