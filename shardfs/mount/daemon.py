@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 5.0  # for closing the repository
 _READ_AHEAD_KB: Final = 1024  # the kernel's default of 128 makes eight times as many requests
-# Half of it is read before and behind whatever a program touches of a mapped file: of a remote, chunks with their bases.
+# Half of it is read before and behind what a program touches of a mapped file: of a remote, chunks and their bases.
 _READ_AHEAD_FAR_KB: Final = 256
 
 
