@@ -105,7 +105,6 @@ class Live:
         self.index = index
         self.writer: SegmentWriter | None = None
         self.used: dict[int, int] = {}  # segments used since the last flush -> nanoseconds
-        self.used_files: dict[bytes, int] = {}  # plain files, likewise
         self.flushed_at = time.monotonic()
 
 
@@ -141,7 +140,7 @@ class Cache:
         pause_s: float = _PAUSE_S,
     ) -> None:
         self.directory = Path(directory)
-        self.files = PlainFiles(self)
+        self.files = PlainFiles(self, self.directory / cache_folder.VERSION)
         self.pins = Pins(self.directory)
         self.limit_bytes = limit_bytes
         self.free_floor_bytes = free_floor_bytes
@@ -291,13 +290,6 @@ class Cache:
         self._flush_now_and_then(live)
         return CachedPayload(record.codec, record.raw_size, split_ids(record.bases), payload)
 
-    def use_file(self, id_: bytes) -> None:
-        """Note that a plain file is used."""
-        live = self._live
-        if live is not None:
-            live.used_files[id_] = time.time_ns()
-            self._flush_now_and_then(live)
-
     def _flush_now_and_then(self, live: Live) -> None:
         if time.monotonic() - live.flushed_at > _TOUCH_INTERVAL_S:
             # Costs eviction a little accuracy, not the reader its bytes.
@@ -312,7 +304,7 @@ class Cache:
         """
         live.flushed_at = time.monotonic()
         used, live.used = live.used, {}
-        files, live.used_files = live.used_files, {}
+        files = self.files.take_used()
         if used or files:
             live.index.touch(list(used.items()), list(files.items()))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "files"
 _TEMP_SUFFIX: Final = ".tmp"
+_TELL_INTERVAL_S: Final = 10.0  # how late other processes may see that a file is in use
 _FAILURES: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 
 
@@ -77,8 +78,7 @@ def sweep(folder: Path, change: Change) -> None:
     """
     rows = {item.what.id: item.what for item in change.items() if isinstance(item.what, FileRow)}
     for row in rows.values():
-        unfinished = row.writer and not is_being_written(folder, row)
-        if unfinished or (not row.writer and not file_path(folder, row.id).exists()):
+        if _is_lost(folder, row) and not is_being_written(folder, row):
             remove_file(folder, row)
             change.drop(row)
     known = {file_path(folder, row.id).name for row in rows.values()}
@@ -92,6 +92,18 @@ def needs_sweep(folder: Path, rows: list[FileRow]) -> bool:
     """Whether files and rows differ, or something is unfinished."""
     names = {path.name for path in (folder / FOLDER).iterdir()}
     return any(row.writer for row in rows) or names != {file_path(folder, row.id).name for row in rows}
+
+
+def _is_lost(folder: Path, row: FileRow) -> bool:
+    """Whether a row stands for no file that is whole, as far as can be told without reading."""
+    return bool(row.writer) or not _has_size(file_path(folder, row.id), row.size)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _create(path: Path) -> int:
@@ -158,40 +170,51 @@ class PlainFiles:
         evicted: files that this process removed to make room, or because it was asked to.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, folder: Path) -> None:
+        """The plain files of a cache; `folder` is that of its version."""
         self._cache = cache
+        self._folder = folder
+        self._used: dict[bytes, int] = {}  # since the index was told last: nanoseconds since 1970
+        self._told_at = time.monotonic()
         self.made = self.evicted = 0
 
-    def open(self, id_: bytes, size: int) -> int | None:
-        """A descriptor of the file of a content, not checked; None when there is none of that size."""
+    def open(self, id_: bytes) -> int | None:
+        """A descriptor of the file of a content, not checked; None when there is none. Looks at the file alone."""
         try:
-            folder = self._cache.current().folder
-            fd = os.open(file_path(folder, id_), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+            fd = os.open(self.path(id_), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
             return None
-        except _FAILURES as error:
-            self._cache.failed("reading", error)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
             return None
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_size == size:
-            self._cache.use_file(id_)
-            return fd
-        os.close(fd)
-        self.discard(id_)
-        return None
+        self._used[id_] = time.time_ns()
+        return fd
 
-    def path(self, id_: bytes) -> Path | None:
-        """Where the file of a content is or would be; None when the cache cannot be used."""
+    def path(self, id_: bytes) -> Path:
+        """Where the file of a content is or would be."""
+        return file_path(self._folder, id_)
+
+    def holds(self, id_: bytes, size: int) -> bool:
+        """Whether there is a file of a content with this size; its content is not looked at."""
+        return _has_size(self.path(id_), size)
+
+    @property
+    def is_use_untold(self) -> bool:
+        """Whether files were used and it is time to tell the index so, with `tell_use`."""
+        return bool(self._used) and time.monotonic() - self._told_at > _TELL_INTERVAL_S
+
+    def take_used(self) -> dict[bytes, int]:
+        """When files were used, in nanoseconds since 1970, for the caller to tell the index."""
+        self._told_at = time.monotonic()
+        used, self._used = self._used, {}
+        return used
+
+    def tell_use(self) -> None:
+        """Tell other processes which files are in use here."""
         try:
-            return file_path(self._cache.current().folder, id_)
+            self._cache.flush(self._cache.current())
         except _FAILURES as error:
-            self._cache.failed("reading", error)
-            return None
-
-    def holds(self, id_: bytes) -> bool:
-        """Whether there is a whole file of a content; its content is not looked at."""
-        path = self.path(id_)
-        return path is not None and path.exists()
+            self._cache.failed("writing", error)
 
     def is_being_written(self, id_: bytes) -> bool:
         """Whether a thread or process writes the file of a content now."""
@@ -258,7 +281,7 @@ class PlainFiles:
     def _begin(self, id_: bytes, size: int) -> Unfinished | None:
         live = self._cache.current()
         known = live.index.file(id_)
-        if known is not None and not known.writer and file_path(live.folder, id_).exists():
+        if known is not None and not _is_lost(live.folder, known):
             return None
         if not self._cache.keep_floor(live, size):
             return None
@@ -269,7 +292,7 @@ class PlainFiles:
         try:
             with live.index.changing() as change:
                 old = change.file(id_)
-                if old is not None and (is_being_written(live.folder, old) or not self._is_lost(live.folder, old)):
+                if old is not None and (is_being_written(live.folder, old) or not _is_lost(live.folder, old)):
                     return None
                 if old is not None:
                     remove_file(live.folder, old)
@@ -284,10 +307,6 @@ class PlainFiles:
                 os.close(fd)  # the file without a row is empty, and goes when the cache is opened next
             raise
         return Unfinished(self, row, fd)
-
-    @staticmethod
-    def _is_lost(folder: Path, row: FileRow) -> bool:
-        return bool(row.writer) or not file_path(folder, row.id).exists()
 
     def _publish(self, row: FileRow, fd: int) -> bool:
         try:

@@ -92,9 +92,11 @@ class Tier:
     def plain_file(self, entry: FileEntry) -> int | None:
         """See `Repository.plain_file`."""
         id_ = content_of(entry)
-        fd = self.files.open(id_, entry.size) if id_ is not None and self.is_on else None
+        fd = self.files.open(id_) if id_ is not None and self.is_on else None
         if fd is None or id_ is None:
             return None
+        if self.files.is_use_untold:
+            self._want("tell", b"", self.files.tell_use)
         if self._checked.get(id_) == Stamp.of(fd):
             self._served += 1
             return fd
@@ -120,7 +122,7 @@ class Tier:
             if len(self._read) >= _MAX_COUNTED:
                 self._read.popitem(last=False)
             self._read[id_] = read
-        if read >= READS * entry.size and not self.files.holds(id_):
+        if read >= READS * entry.size and not self.files.holds(id_, entry.size):
             self._want("make", id_, lambda: self._make_again(id_, entry))
 
     def make(self, entry: FileEntry, blocks: Callable[[Manifest], Iterable[bytes]] | None = None) -> bool:
@@ -134,7 +136,7 @@ class Tier:
             ShardfsError: as `FileReader.read_at`; there is no file then.
         """
         id_ = content_of(entry)
-        if id_ is None or not self.is_on or self.files.holds(id_):
+        if id_ is None or not self.is_on or self.files.holds(id_, entry.size):
             return False
         reader = self._open_once(entry)
         unfinished = self.files.begin(id_, entry.size)
@@ -169,7 +171,7 @@ class Tier:
             ShardfsError: the manifest cannot be read.
         """
         id_ = content_of(entry)
-        fd = self.files.open(id_, entry.size) if id_ is not None and self.is_on else None
+        fd = self.files.open(id_) if id_ is not None and self.is_on else None
         if fd is None or id_ is None:
             return False
         try:
@@ -234,7 +236,7 @@ class Tier:
         self.make(entry)
 
     def _check_again(self, id_: bytes, entry: FileEntry) -> None:
-        fd = self.files.open(id_, entry.size)
+        fd = self.files.open(id_)
         if fd is None:
             return
         try:

@@ -214,7 +214,7 @@ class Warmer:
 
     def _holds(self, entry: FileEntry) -> bool:
         id_ = content_of(entry)
-        return id_ is not None and self._tier.is_on and self._tier.files.holds(id_)
+        return id_ is not None and self._tier.is_on and self._tier.files.holds(id_, entry.size)
 
     def _check_room(self, files: Files, lacking: Files) -> None:
         self.check_fits({content_of(entry) or b"": entry.size for _, entry in files}, "this")
@@ -228,7 +228,7 @@ class Warmer:
         """Make one plain file; whether it was this process that did."""
         id_ = content_of(entry) or b""
         while not self._tier.make(entry, lambda manifest: self._blocks(manifest, tell)):
-            if self._tier.files.holds(id_):
+            if self._tier.files.holds(id_, entry.size):
                 return False
             if not self._tier.files.is_being_written(id_):
                 msg = f"no plain file can be made in {self._cache.directory}; the log says why (-v)"
@@ -292,7 +292,7 @@ class Warmer:
     def _load(self, entry: FileEntry, progress: Progress, total: int) -> int:
         """Read a plain file, so that the kernel has it; returns its size."""
         id_ = content_of(entry)
-        fd = None if id_ is None else self._tier.files.open(id_, entry.size)
+        fd = None if id_ is None else self._tier.files.open(id_)
         if fd is None:
             return 0
         room, done = bytearray(_BLOCK), 0

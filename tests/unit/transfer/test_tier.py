@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -167,8 +168,21 @@ def test_file_of_another_size_is_deleted(repo: Repository, size: int) -> None:
     path.chmod(0o600)
     os.truncate(path, size)
     assert content(repo) is None
-    assert not path.exists()
+    eventually(lambda: not path.exists())
     assert warmed(repo).read_bytes() == CONTENT
+
+
+def test_use_is_told_to_other_processes(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardfs.store.plain_files._TELL_INTERVAL_S", 0)
+
+    def used() -> int:
+        with closing(sqlite3.connect(repo._cache.directory / "v3" / "cache.sqlite")) as index:
+            [row] = index.execute("SELECT used FROM files")
+        return int(row[0])
+
+    warmed(repo)
+    before = used()
+    eventually(lambda: content(repo) and used() > before)
 
 
 def test_open_descriptor_survives_eviction(repo: Repository) -> None:
