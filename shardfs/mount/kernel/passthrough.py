@@ -38,11 +38,12 @@ class Passthrough:
 
     def begin(self, known: Known, handle: Handle) -> int:
         """A file is opened: the number of the backing file to open it with, 0 to use the node's pages."""
+        may = self.is_on and (known.backing or not known.opens)
+        # Asked for also where it is not needed: so the handle knows that it may be written to. May wait for a lock.
+        plain = handle.backing() if may else None
         with self._guard:
-            if self.is_on and (known.backing or not known.opens):
-                plain = handle.backing()  # also where it is not needed: so the handle knows that it may be written to
-                if plain is not None and not known.backing:
-                    known.backing = self._register(plain)
+            if plain is not None and not known.opens:
+                known.backing = self._register(plain)
             known.opens += 1
             self.opened += known.backing != 0
             return known.backing
