@@ -117,7 +117,8 @@ class KernelImage(Tool):
 class Erofs(KernelImage):
     """EROFS with lz4 in clusters of 64 KiB.
 
-    The only other codec that mkfs.erofs of Debian 12 knows is lz4hc: twenty times as slow, and as large for weights.
+    The only other codec that mkfs.erofs of Debian 12 knows is lz4hc: 23 s instead of 1.3 s for 91 MB of fp32 weights,
+    for an image that is 0.3 % smaller.
     """
 
     name = "EROFS lz4 (kernel)"
