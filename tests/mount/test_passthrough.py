@@ -145,6 +145,24 @@ def test_nobody_sees_that_files_become_plain_and_are_lost(mounted: Mounted) -> N
     assert len(opened) > passed_through(mounted) - first > 30
 
 
+def test_what_the_daemon_reads_of_plain_files_in_memory_takes_no_worker(
+    mounted: Mounted, tmp_path: Path, home: Path
+) -> None:
+    with mounting(mounted.project, tmp_path / "others", home, passthrough=False) as other:
+        path = version(other, "0001-one")
+        other.make_plain(path)
+        plain = Path(os.fsdecode(os.getxattr(path, "user.shardfs.realpath")))
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert plain.read_bytes() == DATA
+            before = other.stats()["engine"]
+            assert os.pread(file.fileno(), len(DATA), 0) == DATA
+            after = other.stats()["engine"]
+    requests = -(-len(DATA) // (1 << 20))  # of 1 MiB each, if the daemon has raised the readahead; else more
+    assert after["requests"] - before["requests"] >= requests
+    assert after["at_once"] - before["at_once"] >= requests
+
+
 def test_safe_and_unwanted_passthrough_do_not_happen(mounted: Mounted, tmp_path: Path, home: Path) -> None:
     for number, options in enumerate(({"safe": True}, {"passthrough": False})):
         point = tmp_path / f"models-{number}"
