@@ -52,3 +52,22 @@ def test_pages_are_not_asked_for_again() -> None:
 def test_threads_do_not_keep_what_each_of_them_freed() -> None:
     done = subprocess.run([sys.executable, "-c", THREADS], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 200 << 10  # KiB; one of the 16 threads at a time holds 32 MiB
+
+GIVEN = """
+from shardfs.allocator import give_back, keep_freed_memory
+keep_freed_memory()
+def resident():
+    return int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
+kept = [bytearray(b"x") * (1 << 20) for _ in range(100)]
+last = bytearray(b"x") * (1 << 20)  # above them in the heap: what is free below it does not go by itself
+del kept
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@only_glibc
+def test_free_memory_goes_back_when_it_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVEN], check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 90 << 10  # KiB
