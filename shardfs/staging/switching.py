@@ -125,13 +125,15 @@ def _update(repo: Workspace, old: TreeId | None, new: TreeId | None, report: Swi
     blocked: list[str] = []
     in_use = _is_in_use(repo, repo.root, old)
     for change in changes(repo.objects, old, new):
+        if isinstance(change.old or change.new, DirEntry):  # an empty one, of which work trees know nothing
+            continue
         state = _state(repo.root, comparer, change)
         if state == "modified" and not force:
             blocked.append(paths.show(change.path))
         elif state in ("old", "modified") or (change.old is None and state == "absent" and in_use):
             if change.new is None:
                 remove.append(change.path)
-            elif not isinstance(change.new, DirEntry):
+            else:
                 write.append((change.path, change.new))
     if blocked:
         msg = f"{', '.join(blocked[:5])}: changes that are stored nowhere; add and commit them, or use --force"
