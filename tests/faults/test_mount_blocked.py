@@ -23,7 +23,7 @@ pytestmark = pytest.mark.fuse
 
 ENDS_S = 8.0  # as in tests/mount/test_lifecycle.py
 BIG = noise(3, 3 << 20)
-READ = "import sys; print('begin', flush=True); print(len(open(sys.argv[1], 'rb').read()))"
+READ = ("env", "--default-signal=INT", "cat")  # a background job has SIGINT ignored
 
 
 @pytest.fixture
@@ -60,16 +60,15 @@ def waiting(*paths: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that wait for the content of files."""
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for path in paths:
-            argv = [sys.executable, "-c", READ, str(path)]
-            started.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.extend(subprocess.Popen([*READ, path], **quiet) for path in paths)  # type: ignore[call-overload]
         for process in started:
             assert eventually(lambda pid=process.pid: waits(pid), 20)  # type: ignore[misc]
         yield started
     finally:
         for process in started:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def waits(pid: int) -> bool:
@@ -102,6 +101,7 @@ def test_refs_move_while_reads_wait(project: Path, point: Path, options: MountOp
 def test_a_reader_that_waits_can_be_ended(
     project: Path, point: Path, options: MountOptions, end: signal.Signals
 ) -> None:
+    """Also by Ctrl-C, unless the program handles SIGINT itself: the kernel ends such waits for what kills alone."""
     record = session.mount(point, project, options)
     with waiting(point / "latest" / "big") as (reader,):
         reader.send_signal(end)
