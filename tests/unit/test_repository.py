@@ -337,6 +337,7 @@ def test_switch_makes_files_of_directories_and_directories_of_files(repo: Reposi
     repo.area().mkdir(repo.area().root, b"d", 0o755)
     repo.commit("an empty directory")
     repo.switch("exp")
+    write("d", "file")  # the same, written anew
     repo.switch("empty")
     assert not Path("d").exists()
     repo.switch("main")
