@@ -94,8 +94,10 @@ class Watch:
         return self._cursors.extents
 
     def follow(self, order: Order) -> None:
-        """Follow an order as long as the readers do."""
+        """Follow an order as long as the readers do. One from front to back says something only if a remote is far."""
         ranges = order.in_file(self.content, self._manifest.size, self.extents)
+        if len(ranges) == 1 and not self._far_limit:
+            return
         with self._lock:
             if self._follower is None:
                 self._follower = Follower(ranges)
