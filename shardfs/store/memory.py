@@ -78,6 +78,7 @@ class PlaintextMemory:
             found = self._items.get(id_)
             if found is not None:
                 self._items.move_to_end(id_)
+                self._used_at = time.monotonic()
                 self.hits += 1
             return found
 

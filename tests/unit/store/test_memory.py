@@ -103,6 +103,15 @@ def test_what_nobody_uses_any_more_is_forgotten() -> None:
     assert memory.used_bytes == 0
 
 
+def test_what_somebody_reads_is_not_forgotten() -> None:
+    memory = PlaintextMemory(30, idle_s=0.5)
+    memory.put(b"a", bytes(10))
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        assert memory.get(b"a") is not None
+        time.sleep(0.01)
+
+
 def test_the_watch_does_not_keep_it_alive() -> None:
     memory = PlaintextMemory(30, idle_s=60)
     memory.put(b"a", bytes(10))
