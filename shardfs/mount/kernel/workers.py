@@ -5,23 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from shardfs.mount.kernel.request import Request
 
 USUAL: Final = 2  # threads that compute only take the interpreter from each other
 MOST: Final = 64  # requests that can wait for a remote before others have to wait with them
+IDLE_S: Final = 30.0  # without a request, after which a thread that is not usual ends, and closes its databases
 STUCK_S: Final = 0.02  # a queue that nobody took anything from for so long: all threads wait
 
 
 class Workers:
-    """A pool that stays small while its threads compute, and grows while they wait."""
+    """A pool that stays small while its threads compute, grows while they wait, and shrinks when it was of no use."""
 
     def __init__(self, serve: Callable[[Request], None]) -> None:
         """Args: serve: answers a request; raises nothing."""
         self._serve = serve
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._guard = threading.Lock()
         self._count = 0
         self._taken = 0  # requests ever taken; threads may race for it, it only has to change
         self._seen = (0, 0.0)  # that number, and since when
@@ -53,10 +55,26 @@ class Workers:
             self._queue.put(None)
 
     def _start(self) -> None:
-        self._count += 1
+        with self._guard:
+            self._count += 1
         threading.Thread(target=self._work, name="shardfs-worker", daemon=True).start()
 
     def _work(self) -> None:
-        while (request := self._queue.get()) is not None:
+        while True:
+            try:
+                request = self._queue.get(timeout=IDLE_S)
+            except Empty:
+                if self._may_end():
+                    return
+                continue
+            if request is None:
+                return
             self._taken += 1
             self._serve(request)
+
+    def _may_end(self) -> bool:
+        with self._guard:
+            if self._count <= USUAL:
+                return False
+            self._count -= 1
+            return True

@@ -55,3 +55,27 @@ def test_threads_that_work_get_no_company() -> None:
         assert done.acquire(timeout=5)
     assert len(names) <= USUAL
     pool.stop()
+
+
+def test_threads_that_were_needed_for_a_while_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STUCK_S", 0.001)
+    monkeypatch.setattr(workers, "IDLE_S", 0.05)
+    go_on = threading.Event()
+    waiting: set[int] = set()
+
+    def serve(_request: Request) -> None:
+        waiting.add(threading.get_ident())
+        go_on.wait(10)
+
+    def alive() -> int:
+        return sum(thread.ident in waiting for thread in threading.enumerate())
+
+    pool = Workers(serve)
+    for unique in range(10):
+        pool.put(request(unique))
+    assert eventually(lambda: (pool.relieve(), alive() == 10)[1], 10)  # type: ignore[func-returns-value]
+    go_on.set()
+    assert eventually(lambda: alive() == USUAL, 10)
+    pool.put(request(10))
+    pool.stop()
+    assert eventually(lambda: alive() == 0, 10)
