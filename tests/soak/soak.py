@@ -49,9 +49,9 @@ OTHERS = {
     "branch": 4, "look": 10, "fetch": 6, "weather": 4, "spoil": 5, "warm": 3, "evict": 2,
     "gc": 2, "optimize": 1, "kill": 1, "again": 1,
 }  # fmt: skip
-# What a daemon may hold more at the end than after a tenth: the two heaps of its allocator keep 64 MiB of freed memory
-# each, a commit that never ran before begins a few threads, and each thread has connections to five databases.
-ALLOWED = Usage(memory=128 << 20, descriptors=48, threads=8)
+# What a daemon may hold more at the end than after a tenth. The two heaps of its allocator keep 64 MiB of freed memory
+# each. On a busy machine requests wait, and up to 64 threads serve them, each with connections to three databases.
+ALLOWED = Usage(memory=128 << 20, descriptors=256, threads=64)
 CHECK_EVERY = 50  # operations
 MEASURES = 100
 
