@@ -5,6 +5,8 @@ import threading
 import time
 import weakref
 
+import pytest
+
 from shardfs.store.memory import LEAST_IN_FLIGHT, PlaintextMemory
 
 
@@ -103,13 +105,18 @@ def test_what_nobody_uses_any_more_is_forgotten() -> None:
     assert memory.used_bytes == 0
 
 
-def test_what_somebody_reads_is_not_forgotten() -> None:
-    memory = PlaintextMemory(30, idle_s=0.5)
+def test_what_somebody_reads_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    memory = PlaintextMemory(30, idle_s=60)
     memory.put(b"a", bytes(10))
-    deadline = time.monotonic() + 1.5
-    while time.monotonic() < deadline:
-        assert memory.get(b"a") is not None
-        time.sleep(0.01)
+    now += 40
+    assert memory.get(b"a") is not None
+    now += 40
+    assert memory._idle_left_s() == 20
+    now += 20
+    assert memory._idle_left_s() == 0
+    assert memory.get(b"a") is None
 
 
 def test_the_watch_does_not_keep_it_alive() -> None:
