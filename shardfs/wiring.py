@@ -26,7 +26,7 @@ from shardfs.transfer.tier import Tier
 if TYPE_CHECKING:
     from shardfs.remotes.base import Remote
 
-FAR: Final = 64 << 20  # bytes fetched ahead of a reader: 20 ms of a link of 1 Gbit/s are 2.5 MB, and decoding goes on
+FAR: Final = 32 << 20  # bytes fetched ahead of a reader: 20 ms of a link of 1 Gbit/s are 2.5 MB, and decoding goes on
 INGEST_BUDGET: Final = 64 << 20  # bytes of decoded chunks that ingest keeps: the bases of two chunks in the works
 
 
@@ -133,7 +133,7 @@ class Wiring:
         return FileReader(entry, self.objects, self.chunks, self._ahead_once.watch)
 
     def _far_limit(self) -> int:
-        return min(FAR, self.settings.memory_budget // 4) if self.settings.remotes else 0
+        return min(FAR, self.settings.memory_budget // 8) if self.settings.remotes else 0
 
     def clone_plain_file(self, entry: FileEntry, target: int) -> bool:
         """Make the empty file at a descriptor share the blocks of a plain file with a content; False when it cannot."""

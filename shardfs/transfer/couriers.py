@@ -10,7 +10,7 @@ from itertools import count
 from typing import Final
 
 MAX_IN_FLIGHT: Final = 16  # requests; what servers and proxies take from one client without objecting
-MAX_AHEAD: Final = 10  # of them those that nobody waits for yet; 6 of 1 MiB fill 1 Gbit/s at 20 ms
+MAX_AHEAD: Final = 8  # of them those that nobody waits for yet; 6 of 1 MiB fill 1 Gbit/s at 20 ms
 _IDLE_S: Final = 10.0  # after which a thread ends
 
 

@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 RECONCILE_INTERVAL_S: Final = 60.0  # reading all tables costs about 1 s for 10 GB of packs
 _DAMAGE: Final = (FormatError, IntegrityError, NotFoundError)  # this copy is no good, another may be
 IDLE_S: Final = 20.0  # without reads, after which plaintext in memory is forgotten
-PAYLOAD_SHARE: Final = 4  # of the budget, one byte in so many is for payloads that came ahead
+PAYLOAD_SHARE: Final = 8  # of the budget, one byte in so many is for payloads that came ahead
 _MAX_REPORTED: Final = 10_000  # damaged copies that are remembered, so that each is reported once
 
 
