@@ -161,7 +161,7 @@ class Staged:
                 mapping[offset : offset + len(data)] = data
                 if self.chance.random() < 0.5:
                     mapping.flush()
-                    file.stable = patched(file.data, offset, data)  # msync is fsync
+                    self._synced(file, patched(file.data, offset, data))  # msync is fsync
             return patched(file.data, offset, data)
 
         self._store(path, 0, lambda: self.tree.file(path), write)
@@ -195,7 +195,10 @@ class Staged:
     def _sync(self, fd: int, file: File) -> None:
         self.log("  fsync")
         os.fsync(fd)
-        file.stable = file.data
+        self._synced(file, file.data)
+
+    def _synced(self, file: File, data: bytes) -> None:
+        file.stable = data
         file.live = any(held.file is file and held.fresh for held in self.held)
 
     def _close(self, fd: int, file: File) -> None:
