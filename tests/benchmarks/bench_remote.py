@@ -294,9 +294,11 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     given = parser.parse_args()
     if reason := link.missing():
-        raise SystemExit(f"bench_remote: {reason}")
+        print(f"skipped reads over a slow link: {reason}", file=sys.stderr)
+        return
     if nginx.NGINX is None or not shutil.which("curl"):
-        raise SystemExit("bench_remote: nginx and curl are needed")
+        print("skipped reads over a slow link: nginx and curl are needed", file=sys.stderr)
+        return
     mb, repeats = (100, 1) if given.quick else (given.mb, given.repeats)
     with tempfile.TemporaryDirectory(prefix="shardfs-bench-") as name:
         scratch = Path(name)
