@@ -62,6 +62,8 @@ class Watch:
         stop = min(offset + size, self._manifest.size)
         if stop <= offset:
             return
+        if self._is_far and len(wanted := self._chunks([(offset, stop)])) > 1:
+            self._loader.bring(wanted, 0, None)  # in one round, not one after the other
         limit = self._far_limit if self._is_far else NEAR
         with self._lock:
             want = self._cursors.read(offset, stop, limit)
