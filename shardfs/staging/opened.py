@@ -57,6 +57,7 @@ class OpenNode:
         self.around = around
         self.row = row  # as last seen; what stat shows after an unlink
         self.lock = threading.RLock()
+        self._descriptor = threading.Lock()  # held while `fd` is measured or closed
         self.handles = 0
         self.writers = 0
         self.gone = False
@@ -196,10 +197,10 @@ class OpenNode:
 
     def _measure(self) -> None:
         """See what the kernel has written."""
-        fd = self.fd
-        if self.live and fd is not None:
-            found = os.fstat(fd)
-            self.size, self.mtime_ns = found.st_size, found.st_mtime_ns
+        with self._descriptor:  # stat asks without a handle, and the last one may be released meanwhile
+            if self.live and self.fd is not None:
+                found = os.fstat(self.fd)
+                self.size, self.mtime_ns = found.st_size, found.st_mtime_ns
 
     def _record(self, *, durable: bool, live: bool) -> None:
         """Have the row name what was written."""
@@ -217,9 +218,10 @@ class OpenNode:
     def close(self) -> None:
         """Let go of the descriptor, and of the file when nothing names it."""
         with self.lock:
-            if self.fd is not None:
-                os.close(self.fd)
-                self.fd = None
+            with self._descriptor:
+                if self.fd is not None:
+                    os.close(self.fd)
+                    self.fd = None
             if self.gone and (key := self._key()) is not None and key != self.stable:
                 self.around.files.discard([key])
 

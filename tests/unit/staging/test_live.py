@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +184,23 @@ def test_after_a_kill_nobody_changes_what_commits_take(area: Area, store: Memory
         assert store.commit(area) == BASE | {name: expected}
         assert files(area) == []
     os.close(fd)
+
+
+def test_attributes_may_be_asked_for_during_the_last_release(area: Area, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = area.create(area.root, b"new", 0o644, os.O_RDWR)
+    backing = file.backing()
+    assert backing is not None
+    os.write(backing, b"written by the kernel")
+    release = threading.Thread(target=file.release)
+    real = os.fstat
+
+    def released_just_before(fd: int) -> os.stat_result:
+        monkeypatch.undo()
+        release.start()
+        release.join(0.3)
+        return real(fd)
+
+    monkeypatch.setattr(os, "fstat", released_just_before)
+    assert area.lookup(area.root, b"new").size == 21
+    release.join()
+    assert area.lookup(area.root, b"new").size == 21
