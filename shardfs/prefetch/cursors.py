@@ -6,6 +6,7 @@ reader is a run of bytes that grows at its end, not a descriptor and not a threa
 
 from __future__ import annotations
 
+import os
 from typing import Final, NamedTuple
 
 from shardfs.prefetch.extents import Extents
@@ -13,6 +14,8 @@ from shardfs.prefetch.extents import Extents
 TOLERANCE: Final = 512 << 10  # bytes by which requests of one reader may be out of order
 FIRST_WINDOW: Final = 1 << 20  # bytes loaded ahead of a reader that has read on for the first time
 NEAR: Final = 4 << 20  # bytes decoded ahead of a reader: two cores decode two chunks while one is copied
+CORES: Final = max(2, len(os.sched_getaffinity(0)))
+_SHORT_WHILE: Final = 16 << 20  # bytes that all readers of a file read meanwhile
 MAX_CURSORS: Final = 8  # readers of one file that are told apart at the same time
 MAX_LEGS: Final = 4096  # that are remembered; who makes more reads at random
 _LEG: Final = 1 << 20  # bytes after which readers that take turns are told apart in the order of what was read
@@ -154,6 +157,8 @@ class Cursors:
         return leg
 
     def _ahead(self, run: Run, limit: int) -> Want | None:
+        if limit <= NEAR and self._busy() > CORES:
+            return None  # they keep all cores decoding what they wait for
         end = run.end
         near = min(NEAR, run.window, limit)
         if run.near - end >= near // 2 and (limit <= NEAR or run.far - end >= run.window // 2):
@@ -171,6 +176,10 @@ class Cursors:
         run.near, run.far = max(run.near, decode[1]), max(run.far, bring[1])
         wanted = Want(run, decode[0] - end, _filled(decode), _filled(bring))
         return wanted if wanted.near or wanted.far else None
+
+    def _busy(self) -> int:
+        """Readers that went on a short while ago."""
+        return sum(run.goes_on and self._total - run.seen < _SHORT_WHILE for run in self.active)
 
 
 def _filled(extent: tuple[int, int]) -> tuple[tuple[int, int], ...]:

@@ -114,7 +114,9 @@ class Prefetcher:
             self._make_room()
         if manifest.size >= LEAST_SIZE:
             if is_new and manifest.media is not None:
-                self._later(lambda: watch.learn(_extents(read_at, manifest.size, path)))
+                watch.lesson = lambda: watch.learn(_extents(read_at, manifest.size, path))
+                if self._far_limit():
+                    self._later(watch.take_lesson)
             if begins and self._orders is not None:
                 self._later(lambda: self._recall(watch, path))
         return Reading(watch, (lambda: self._left(watch, path)) if path else _nothing)
@@ -151,6 +153,7 @@ class Prefetcher:
         asked, used = watch.replayed()
         self.replayed_bytes += asked
         self.replayed_used_bytes += used
+        watch.take_lesson()  # the order names tensors; before, this would have taken processor time from the reader
         order = watch.end()
         if order is not None and order.size >= LEAST_SIZE:
             self._keep(path, order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from shardfs.formats.manifest import ChunkRef, Manifest
@@ -36,6 +36,7 @@ class Watch:
     Attributes:
         content: id of the content.
         users: open handles; the prefetcher counts them.
+        lesson: finds out where the tensors are and calls `learn`; None when that was done, or is not worth it.
     """
 
     def __init__(self, content: bytes, manifest: Manifest, loader: Loader, far_limit: int) -> None:
@@ -49,6 +50,7 @@ class Watch:
         """
         self.content = content
         self.users = 0
+        self.lesson: Callable[[], None] | None = None
         self._manifest = manifest
         self._loader = loader
         self._far_limit = far_limit
@@ -85,6 +87,12 @@ class Watch:
             want = self._cursors.read_all(self._far_limit if self._is_far else NEAR)
         if want is not None:
             self._load(want)
+
+    def take_lesson(self) -> None:
+        """Find out where the tensors are, unless that was done."""
+        lesson, self.lesson = self.lesson, None
+        if lesson is not None:
+            lesson()
 
     def learn(self, extents: Extents | None) -> None:
         """Where the tensors of the file are."""

@@ -82,14 +82,14 @@ def test_a_reader_from_front_to_back_finds_chunks_decoded(mounted: Mounted) -> N
 
 
 def test_threads_with_a_part_each_are_followed(mounted: Mounted) -> None:
-    part = SIZE // 4
-    got = [b""] * 4
+    part = SIZE // 2
+    got = [b""] * 2
     before = prefetched(mounted)
 
     def work(number: int) -> None:
         got[number] = read_in_order(mounted.latest / "in-parts", number * part, (number + 1) * part)
 
-    in_threads(work, 4)
+    in_threads(work, 2)
     assert b"".join(got) == CONTENTS["in-parts"]
     assert prefetched(mounted)["used_bytes"] - before["used_bytes"] > SIZE // 4
 

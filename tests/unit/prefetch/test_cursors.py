@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from shardfs.prefetch.cursors import FIRST_WINDOW, MAX_CURSORS, MAX_LEGS, NEAR, TOLERANCE, Cursors, Want
+from shardfs.prefetch.cursors import CORES, FIRST_WINDOW, MAX_CURSORS, MAX_LEGS, NEAR, TOLERANCE, Cursors, Want
 from shardfs.prefetch.extents import Extents
 from shardfs.tensors import Stretch
 
@@ -79,12 +79,21 @@ def test_requests_out_of_order_are_one_reader(size: int) -> None:
 def test_threads_with_a_part_each_are_readers_of_their_own() -> None:
     parts = [in_a_row(n * 64 * MB, n * 64 * MB + 16 * MB) for n in range(MAX_CURSORS)]
     cursors = Cursors(SIZE)
-    wants = read(cursors, [one for turn in zip(*parts, strict=True) for one in turn])
+    wants = read(cursors, [one for turn in zip(*parts, strict=True) for one in turn], FAR)
     assert len({id(want.reader) for want in wants}) == MAX_CURSORS
     assert bytes_of(wants) >= MAX_CURSORS * 16 * MB
     assert cursors.legs is not None  # in turns, by the megabyte
     assert [leg.start for leg in cursors.legs[: MAX_CURSORS + 1]] == [*(n * 64 * MB for n in range(MAX_CURSORS)), MB]
     assert len(cursors.legs) == MAX_CURSORS * 16
+
+
+def test_readers_that_keep_all_cores_decoding_are_left_alone() -> None:
+    parts = [in_a_row(n * 64 * MB, n * 64 * MB + 16 * MB) for n in range(MAX_CURSORS)]
+    few = read(Cursors(SIZE), [one for turn in zip(*parts[:2], strict=True) for one in turn])
+    assert bytes_of(few) >= 2 * 16 * MB
+    if MAX_CURSORS > CORES:
+        many = read(Cursors(SIZE), [one for turn in zip(*parts, strict=True) for one in turn])
+        assert bytes_of(many) <= CORES * NEAR
 
 
 @pytest.mark.parametrize("size", [4 * KB, 128 * KB, MB])
