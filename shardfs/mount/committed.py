@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -45,6 +46,8 @@ class ContentHandle(Handle):
         self._open_content = open_content
         self._note = note
         self._content: Content | None = None
+        self._is_released = False
+        self._guard = threading.Lock()
 
     def read(self, offset: int, size: int) -> bytes:
         """Verified bytes; fewer than `size` only at the end."""
@@ -63,13 +66,22 @@ class ContentHandle(Handle):
 
     def release(self) -> None:
         """The order in which the file was read may be kept."""
-        if self._content is not None:
-            self._content.close()
+        with self._guard:
+            content, self._content, self._is_released = self._content, None, True
+        if content is not None:
+            content.close()
 
     def _loaded(self) -> Content:
         content = self._content
-        if content is None:  # two threads may both load it, with the same result
-            content = self._content = self._open_content()
+        if content is not None:
+            return content
+        # Two threads may both load it, and one of them so late that nobody waits for it any more: each is closed.
+        content = self._open_content()
+        with self._guard:
+            if self._content is None and not self._is_released:
+                self._content = content
+                return content
+        content.close()
         return content
 
 
