@@ -124,7 +124,7 @@ class PlaintextMemory:
             self._mine.depth = outer
             with self._lock:
                 self._in_flight -= size
-                self._lock.notify()
+                self._lock.notify_all()  # what one gives back may be enough for several
 
     def expect(self, id_: bytes, size: int) -> None:
         """A chunk is about to be loaded before anybody wants it; the next `get` of it makes it count as used."""

@@ -60,6 +60,24 @@ def test_who_wants_more_than_the_budget_waits_for_those_before() -> None:
     assert order == ["base", "first", "second"]
 
 
+def test_all_for_whom_there_is_room_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardfs.store.memory.PATIENCE_S", 60)
+    memory, together = PlaintextMemory(LEAST_IN_FLIGHT), threading.Barrier(3)
+
+    def small() -> None:
+        with memory.reserve(1):
+            together.wait(10)
+
+    threads = [threading.Thread(target=small) for _ in range(2)]
+    with memory.reserve(LEAST_IN_FLIGHT):
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+    together.wait(10)
+    for thread in threads:
+        thread.join()
+
+
 def test_it_tells_what_was_loaded_ahead_for_nothing() -> None:
     memory = PlaintextMemory(30)
     for name in (b"a", b"b", b"c"):
