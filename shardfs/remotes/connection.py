@@ -133,6 +133,7 @@ class _TimedSocket:
 
     def is_stale(self) -> bool:
         """Whether the server closed an idle connection, or sent what nobody asked for."""
+        self._wait_for(1)
         poll = select.poll()
         poll.register(self._raw, select.POLLIN)
         return bool(poll.poll(0))

@@ -7,6 +7,7 @@ import json
 import logging
 import resource
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -401,6 +402,24 @@ def test_connections_are_kept_and_leftovers_are_not_read() -> None:
         remote = remote_at(server.url)
         for _ in range(3):
             assert remote.refs().head == MAIN
+
+
+def test_leftovers_of_a_long_body_are_not_read() -> None:
+    body = bytes(1 << 20)
+    head = answer("206 Partial Content", b"", f"Content-Range: bytes 0-{len(body) - 1}/2000000", length=len(body))
+    came = threading.Event()
+
+    def with_leftovers(client: socket.socket) -> None:
+        client.sendall(head + body)
+        came.wait(10)
+        client.sendall(answer("206 Partial Content", b"wrong", "Content-Range: bytes 0-4/2000000"))
+
+    with bad_server(with_leftovers) as server:
+        remote = remote_at(server.url)
+        for _ in range(2):
+            assert remote.read_pack(PACK, 0, len(body)) == body
+            came.set()
+            time.sleep(0.05)
 
 
 # Uploads
