@@ -257,9 +257,8 @@ class Cache:
         """Bytes that the disk has above the floor, if everything in the cache went that may; 0 when it is unusable."""
         try:
             live = self.current()
-            free = self._free_bytes(live.folder) - self.free_floor_bytes
             pinned = sum(self.pins.ids().values())
-            return max(0, free + max(0, live.index.reserved() - pinned))
+            return max(0, self.above_floor(live.folder) + max(0, live.index.reserved() - pinned))
         except _FAILURES as error:
             self.failed("reading", error)
             return 0
@@ -372,16 +371,23 @@ class Cache:
         Raises:
             OSError, sqlite3.Error: by the disk.
         """
-        needed = self.free_floor_bytes + size
-        if self._free_bytes(live.folder) >= needed:
+        if self.above_floor(live.folder) >= size:
             return True
         with self._lock:
             live.writer = None
-            self._give_up(live, lambda _: self._free_bytes(live.folder) >= needed)
-        if self._free_bytes(live.folder) >= needed:
+            self._give_up(live, lambda _: self.above_floor(live.folder) >= size)
+        if self.above_floor(live.folder) >= size:
             return True
         self._pause()
         return False
+
+    def above_floor(self, folder: Path) -> int:
+        """Bytes that may be written before less is free on the disk than the floor; negative when it is so already.
+
+        Raises:
+            OSError: by the disk.
+        """
+        return self._free_bytes(folder) - self.free_floor_bytes
 
     def _give_up(self, live: Live, enough: Callable[[int], bool]) -> None:
         """Give up items until it is enough or none is left that may go."""

@@ -6,6 +6,7 @@ raises but those of `Unfinished`. Whoever hands a file out checks its content fi
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -142,8 +143,9 @@ class Unfinished:
         """Append bytes.
 
         Raises:
-            OSError: disk full or broken.
+            OSError: disk full or broken, or others have filled it: less would be free than `cache.min_free`.
         """
+        self._files._check_floor(len(data))
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -283,7 +285,8 @@ class PlainFiles:
         known = live.index.file(id_)
         if known is not None and not _is_lost(live.folder, known):
             return None
-        if not self._cache.keep_floor(live, size):
+        # First whether all that may go would be enough: what is here does not go for a file that cannot be made.
+        if size > self._cache.room_on_disk() or not self._cache.keep_floor(live, size):
             return None
         self._cache.flush(live)
         pinned = self._cache.pins.ids()
@@ -307,6 +310,10 @@ class PlainFiles:
                 os.close(fd)  # the file without a row is empty, and goes when the cache is opened next
             raise
         return Unfinished(self, row, fd)
+
+    def _check_floor(self, size: int) -> None:
+        if self._cache.above_floor(self._folder) < size:
+            raise OSError(errno.ENOSPC, "less would be free on the disk than cache.min_free")
 
     def _publish(self, row: FileRow, fd: int) -> bool:
         try:

@@ -172,6 +172,40 @@ def test_free_floor_holds_for_files(tmp_path: Path) -> None:
     cache.close()
 
 
+def test_files_that_the_disk_has_no_room_for_drive_nothing_out(tmp_path: Path) -> None:
+    cache = Cache(
+        tmp_path,
+        limit_bytes=100 * MIB,
+        free_floor_bytes=4 * MIB,
+        free_bytes=lambda _: 8 * MIB - file_bytes(tmp_path),
+        pause_s=60,
+    )
+    for number in range(3):
+        cache.put(ident(number), 1, MIB, (), bytes(MIB))
+    assert not put(cache, 9, 30 * MIB)
+    assert all(cache.contains(ident(number)) for number in range(3))
+    assert not cache.is_paused()
+    cache.close()
+
+
+def test_free_floor_holds_while_two_files_are_written(tmp_path: Path) -> None:
+    def free_bytes(_: Path) -> int:
+        return 10 * MIB - file_bytes(tmp_path)
+
+    cache = Cache(tmp_path, limit_bytes=100 * MIB, free_floor_bytes=4 * MIB, free_bytes=free_bytes, pause_s=0)
+    one, other = (cache.files.begin(ident(number), 4 * MIB) for number in (1, 2))
+    assert one is not None
+    assert other is not None
+    with one, other:
+        for unfinished in (one, other, one, other, one, other):
+            unfinished.write(bytes(MIB))
+        with pytest.raises(OSError, match=r"cache\.min_free"):
+            one.write(bytes(MIB))
+    assert free_bytes(tmp_path) == 10 * MIB
+    assert put(cache, 1, 4 * MIB)
+    cache.close()
+
+
 def test_older_version_is_removed(tmp_path: Path) -> None:
     (tmp_path / "v2").mkdir()
     (tmp_path / "v2" / "cache.sqlite").write_text("old")
