@@ -38,7 +38,9 @@ class Couriers:
         peak: most requests that were in flight at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_room: Callable[[], bool] = lambda: True) -> None:
+        """Begin what was sent ahead while `has_room` says so: what comes has to be kept until somebody takes it."""
+        self._has_room = has_room
         self._changed = threading.Condition(threading.Lock())
         self._urgent: deque[Job] = deque()
         self._ahead: list[tuple[int, int, Job]] = []
@@ -58,6 +60,12 @@ class Couriers:
         with self._changed:
             heapq.heappush(self._ahead, (distance, next(self._order), job))
             if self._running_ahead < MAX_AHEAD:
+                self._wake()
+
+    def go_on(self) -> None:
+        """There may be room again."""
+        with self._changed:
+            if self._ahead:
                 self._wake()
 
     def cancel(self, owner: object = None) -> None:
@@ -106,7 +114,7 @@ class Couriers:
             job = self._urgent.popleft()
             if not job.is_taken:
                 return job
-        while self._ahead and self._running_ahead < MAX_AHEAD:
+        while self._ahead and self._running_ahead < MAX_AHEAD and self._has_room():
             job = heapq.heappop(self._ahead)[2]
             if not job.is_taken:
                 job.is_ahead = True

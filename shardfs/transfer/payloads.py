@@ -128,7 +128,8 @@ class Payloads:
             remote: opens a remote by name.
             holds: whether the plaintext of a chunk is in memory.
             deadline_s: seconds after which an answer is not waited for any more.
-            limit_bytes: most bytes in memory that came and that nobody has taken.
+            limit_bytes: most bytes that stay in memory though the cache has them. While as many more, or
+                `_LEAST_UNKEPT`, wait for the cache, nothing is brought ahead.
         """
         self._store, self._cache, self._remote = store, cache, remote
         self._deadline_s, self._limit_bytes = deadline_s, limit_bytes
@@ -137,11 +138,12 @@ class Payloads:
         self._lock = threading.Lock()
         self._requests: dict[_Key, _Request] = {}  # on their way, and come
         self._come: OrderedDict[_Request, None] = OrderedDict()
-        self._couriers: defaultdict[str, Couriers] = defaultdict(Couriers)
+        self._couriers: defaultdict[str, Couriers] = defaultdict(lambda: Couriers(self._has_room))
         self._entries: OrderedDict[PackId, list[Entry]] = OrderedDict()
         self._traffic = Traffic()
         self._waiting = 0  # bytes of what came
-        self._keeper = Keeper(max(limit_bytes, _LEAST_UNKEPT))
+        self._unkept_limit_bytes = max(limit_bytes, _LEAST_UNKEPT)
+        self._keeper = Keeper(self._unkept_limit_bytes)
 
     def has(self, location: Location) -> bool:
         """Whether a payload is on its way, or came and waits in memory."""
@@ -332,6 +334,8 @@ class Payloads:
         with self._lock:
             self._drop_if_used(request)
             self._make_room()
+        for couriers in list(self._couriers.values()):
+            couriers.go_on()
 
     def _read_in_time(self, request: _Request) -> bytes:
         left = self._deadline_s if request.until is None else request.until - time.monotonic()
@@ -375,6 +379,9 @@ class Payloads:
             more = {"requests": 1, "bytes": request.span.size, "payloads": wanted}
             self._add(**more, coalesced=wanted if wanted > 1 else 0)
             self._make_room()
+
+    def _has_room(self) -> bool:
+        return self._waiting <= self._limit_bytes + self._unkept_limit_bytes
 
     def _make_room(self) -> None:
         for request in list(self._come) if self._waiting > self._limit_bytes else ():

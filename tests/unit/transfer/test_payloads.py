@@ -19,6 +19,7 @@ from shardfs.formats.manifest import ChunkRef
 from shardfs.store.cache import Cache
 from shardfs.store.index import Location
 from shardfs.store.store import Store
+from shardfs.transfer.couriers import MAX_AHEAD
 from shardfs.transfer.reader import Reader, _instances
 from tests import stores
 from tests.serving import serving
@@ -223,6 +224,30 @@ def test_what_nobody_takes_makes_room(lazy: Store, full: Store, cache: Cache) ->
         time.sleep(0.001)
     else:
         pytest.fail(f"still waiting: {reader.traffic}")
+
+
+def test_what_comes_ahead_waits_for_a_slow_disk(
+    lazy: Store, full: Store, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 100_000
+    data = [noise(i, size) for i in range(100)]
+    with full.batch() as batch:
+        for one in data:
+            batch.put(Kind.CHUNK, one)
+    stores.know_remote_packs(lazy, full)
+    monkeypatch.setattr("shardfs.transfer.payloads._LEAST_UNKEPT", 500_000)
+    monkeypatch.setattr("shardfs.transfer.ranges.PIECE", size)
+    reader, slow, put = small_reader(lazy, FolderSource(full), cache), threading.Event(), cache.put
+    monkeypatch.setattr(cache, "put", lambda *record: slow.wait(20) and put(*record))
+    reader.bring([ChunkRef(chunk_id(one), size) for one in data])
+    time.sleep(0.2)
+    assert 500_000 <= reader.traffic.waiting_bytes <= 1_000_000 + (MAX_AHEAD + 1) * size
+    assert reader.chunk(chunk_id(data[-1]), size) == data[-1]  # what somebody waits for goes on
+    slow.set()
+    until = time.monotonic() + 20
+    while not all(cache.contains(chunk_id(one)) for one in data[:-1]):
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 def test_damage_is_forgotten_everywhere(lazy: Store, full: Store, cache: Cache) -> None:
