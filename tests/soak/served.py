@@ -22,12 +22,18 @@ class Usage(NamedTuple):
     threads: int
 
 
+# What a daemon may hold more than when it began, after everybody let it rest: its usual threads with their databases,
+# and memory as in `soak.ALLOWED`.
+AT_REST = Usage(memory=128 << 20, descriptors=48, threads=8)
+
+
 class Served:
     """One mount of a repository.
 
     Attributes:
         alive: False from the moment when it is about to end until it can be used again.
         usages: measurements, of a daemon that never ended in between.
+        begun: the measurement of the daemon when it had begun.
     """
 
     def __init__(self, point: Path, source: Path, branch: str) -> None:
@@ -44,6 +50,7 @@ class Served:
     def begin(self) -> None:
         self.record = session.mount(self.point, self.source, MountOptions(branch=self.branch))
         self.usages.clear()
+        self.begun = self._usage()
         self.alive = True
 
     def kill(self) -> None:
@@ -62,10 +69,24 @@ class Served:
         os.kill(self.record.pid, signal.SIGABRT)
 
     def measure(self) -> None:
+        self.usages.append(self._usage())
+
+    def _usage(self) -> Usage:
         process = Path(f"/proc/{self.record.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         descriptors = len(os.listdir(process / "fd"))
-        self.usages.append(Usage(int(status["VmRSS"].split()[0]) << 10, descriptors, int(status["Threads"])))
+        return Usage(int(status["VmRSS"].split()[0]) << 10, descriptors, int(status["Threads"]))
+
+    def rest(self, within_s: float) -> Usage:
+        """What it holds more than when it began, once it has nothing to do; waits until that is little."""
+
+        def excess() -> Usage:
+            return Usage(*(now - then for now, then in zip(self._usage(), self.begun, strict=True)))
+
+        eventually(
+            lambda: excess().threads <= AT_REST.threads and excess().descriptors <= AT_REST.descriptors, within_s
+        )
+        return excess()
 
     def growth(self) -> Usage | None:
         """Median of the last tenth of the measurements less that of the second; None when there are too few."""

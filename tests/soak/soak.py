@@ -25,7 +25,7 @@ from tests.mount.conftest import FRESH_S, eventually, private_folders
 from tests.serving import serving
 from tests.soak.lazy import Lazy
 from tests.soak.proxy import FlakyProxy
-from tests.soak.served import Served, Usage
+from tests.soak.served import AT_REST, Served, Usage
 from tests.soak.staged import LATE_S, Staged
 from tests.soak.tree import Leaf, Snapshot
 from tests.soak.watchdog import Watchdog
@@ -53,6 +53,8 @@ OTHERS = {
 # each. On a busy machine requests wait, and up to 64 threads serve them, each with connections to three databases.
 ALLOWED = Usage(memory=128 << 20, descriptors=256, threads=64)
 CHECK_EVERY = 50  # operations
+LONG = 2000  # operations, after which it is worth to wait until the daemons rest
+REST_S = 60.0  # threads of a burst end after half of that
 MEASURES = 100
 
 
@@ -63,11 +65,13 @@ class Report:
     Attributes:
         done: how often each operation ran.
         growth: what each daemon that lived all the time holds more at the end.
+        rested: what each daemon holds more after a rest than when it began; of long runs only.
         complaints: lines of the daemons' logs that nobody should see.
     """
 
     done: Counter[str] = field(default_factory=Counter)
     growth: dict[str, Usage] = field(default_factory=dict)
+    rested: dict[str, Usage] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
     commits: int = 0
     bytes_checked: int = 0
@@ -77,9 +81,10 @@ class Report:
     def wrong(self) -> list[str]:
         """What is wrong although every byte was right: leaks, and mistakes in the logs."""
         leaks = [
-            f"{name} holds {value} more {what}"
-            for name, usage in self.growth.items()
-            for what, value, allowed in zip(Usage._fields, usage, ALLOWED, strict=True)
+            f"{name} holds {value} more {what} {when}"
+            for usages, most, when in ((self.growth, ALLOWED, "at the end"), (self.rested, AT_REST, "after a rest"))
+            for name, usage in usages.items()
+            for what, value, allowed in zip(Usage._fields, usage, most, strict=True)
             if value > allowed
         ]
         return leaks + self.complaints
@@ -153,6 +158,8 @@ class Soak:
             if growth is not None and served is not self.mortal:
                 self.report.growth[served.point.name] = growth
         self._check_everything()
+        if count >= LONG:
+            self.report.rested = {served.point.name: served.rest(REST_S) for served in self.served}
         self.report.complaints = self._complaints()
         self.report.seconds = time.monotonic() - begin
         return self.report

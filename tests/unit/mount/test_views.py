@@ -12,6 +12,7 @@ import pytest
 
 from shardfs.errors import ChunkNotFoundError
 from shardfs.formats.ref import BRANCHES, Head
+from shardfs.formats.tree import FileEntry
 from shardfs.mount.nodes import Node
 from shardfs.mount.vfs import Vfs
 from tests.memory_repository import MemorySource, code, commit_path, content, link, names, walk
@@ -168,7 +169,10 @@ def test_unreadable_content_is_eio_with_its_cause(source: MemorySource, vfs: Vfs
         def close(self) -> None:
             pass
 
-    source.open_entry = lambda _entry, _path: Broken()  # type: ignore[method-assign]
+    def open_broken(_entry: FileEntry, _path: bytes = b"") -> Broken:
+        return Broken()
+
+    source.open_entry = open_broken  # type: ignore[method-assign]
     path = commit_path(source.refs["main"]) + b"/a.txt"
     handle = vfs.open(vfs.resolve(path), os.O_RDONLY)
     assert code(lambda: vfs.read(handle, 0, 4)) == errno.EIO
