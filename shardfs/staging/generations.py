@@ -127,6 +127,14 @@ class Generations:
         except FileNotFoundError:
             return None
 
+    def stamp(self, key: FileKey) -> tuple[int, int]:
+        """Size in bytes and modification time; zeros when it is missing."""
+        try:
+            found = self.path(key).stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
     def cut(self, key: FileKey, size: int) -> None:
         """Drop what lies beyond `size`, if anything does."""
         with suppress(FileNotFoundError):

@@ -9,6 +9,7 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Final
 
 from shardfs.errors import AreaError
@@ -57,6 +58,10 @@ class AreaFile:
         """Set the modification time, also of a file that was unlinked since."""
         self._files.utimens(self._node, mtime_ns)
 
+    def shares(self, other: AreaFile) -> bool:
+        """Whether both see each other's writes."""
+        return self._node is other._node
+
     def backing(self) -> int | None:
         """A descriptor of a plain file with the content, that the kernel may read and write itself from now on.
 
@@ -67,9 +72,14 @@ class AreaFile:
         return self._node.lend() if may_write or self._node.live else None
 
     def flush(self) -> None:
-        """A descriptor was closed (FUSE flush). Commits wait shortly for the release that follows."""
+        """A descriptor was closed (FUSE flush). Commits wait shortly for the release that follows.
+
+        Should the session end before that comes, what was written so far is the closed content.
+        """
         if self._node.wgen is not None and self._access != os.O_RDONLY:
             self._node.around.closing.flushed(self.ino)
+            with suppress(AreaError):  # a full disk: the release may still find room
+                self._node.note_closing()
 
     def fsync(self) -> None:
         """Make content and metadata durable; what was written so far is what commits take from now on."""

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 from shardfs.errors import AreaError
 from shardfs.formats.tree import FileEntry
+from shardfs.staging import closings
+from shardfs.staging.closings import Closing
 from shardfs.staging.database import Database, row_at, update
 from shardfs.staging.durability import Durability
 from shardfs.staging.generations import FileKey, Generations, copy_content, copy_file, write_all
@@ -195,6 +197,17 @@ class OpenNode:
             live = self.live and not closed
             self.around.durability.despite_full_disk(lambda: self._record(durable=durable, live=live))
 
+    def note_closing(self) -> None:
+        """Have a recovery know what was written so far, as this may be all."""
+        with self.lock:
+            self._measure()
+            if self.wgen is None or self.gone:
+                return
+            written_ns = 0 if self.fd is None else os.fstat(self.fd).st_mtime_ns
+            closing = Closing(self.row.ino, self.wgen, self.size, self.mtime_ns, written_ns, self._below())
+            with self.around.database.write() as db:
+                closings.note(db, closing)
+
     def _measure(self) -> None:
         """See what the kernel has written."""
         with self._descriptor:  # stat asks without a handle, and the last one may be released meanwhile
@@ -367,6 +380,7 @@ class OpenNode:
             "below": self._below() if private else None,
         }
         update(db, row.ino, **columns)
+        closings.forget(db, row.ino)
         new = row._replace(**columns)  # type: ignore[arg-type]
         if not private:
             self.around.view.settle(db, new, self.around.view.node(db, row.parent))

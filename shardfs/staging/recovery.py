@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shardfs.history.paths import show
+from shardfs.staging import closings
 from shardfs.staging.database import Database, fact, rows_where, set_fact, update
 from shardfs.staging.generations import FileKey, Generations
 from shardfs.staging.nodes import PathKey, Row
@@ -58,9 +59,13 @@ def recover(database: Database, files: Generations) -> Recovery:
         return report
     wanted: set[FileKey] = set()
     with database.write(durable=True) as db:
+        closed = closings.take_all(db)
         for row in rows_where(db, "wgen IS NOT NULL"):
-            path = path_of(db, row)
-            if row.live:
+            path, closing = path_of(db, row), closed.get(row.ino)
+            if closing is not None and closing.wgen == row.wgen and closing.is_last(files):
+                _adopt(db, files, row)
+                update(db, row.ino, mtime_ns=closing.mtime_ns, below=closing.below)
+            elif row.live:
                 report.kept += [path] if path and _wrote_on(files, row) else []
                 _adopt(db, files, row)
             elif row.stable:
@@ -83,7 +88,7 @@ def recover(database: Database, files: Generations) -> Recovery:
 
 
 def _adopt(db: sqlite3.Connection, files: Generations, row: Row) -> None:
-    """A new file that was never closed keeps what was written, as in any file system."""
+    """A file keeps what was written to its unfinished generation."""
     key = (row.ino, row.wgen or 0)
     if files.is_written(key):
         key = files.copy(key, row.last_gen + 1)
@@ -95,11 +100,7 @@ def _adopt(db: sqlite3.Connection, files: Generations, row: Row) -> None:
 
 def _wrote_on(files: Generations, row: Row) -> bool:
     """Whether the kernel wrote to a file after its fsync."""
-    try:
-        found = files.path((row.ino, row.wgen or 0)).stat()
-    except FileNotFoundError:
-        return True
-    return (found.st_size, found.st_mtime_ns) != (row.size, row.mtime_ns)
+    return files.stamp((row.ino, row.wgen or 0)) != (row.size, row.mtime_ns)
 
 
 def _measure(db: sqlite3.Connection, files: Generations, row: Row) -> bool:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2  # PRAGMA user_version
+VERSION: Final = 3  # PRAGMA user_version
+
+# What unfinished files would become if nobody has them open any more, as of the last close(2) of a descriptor.
+# written_ns: modification time of files/<ino>.<wgen> then, which tells whether anybody wrote on; 0 without such a file.
+_CLOSINGS: Final = """CREATE TABLE closings (
+    ino        INTEGER PRIMARY KEY,
+    wgen       INTEGER NOT NULL,
+    size       INTEGER NOT NULL,
+    mtime_ns   INTEGER NOT NULL,
+    written_ns INTEGER NOT NULL,
+    below      BLOB
+)"""
 
 _STATEMENTS: Final = (
     # One row per node that differs from the base tree, plus the directories above such nodes.
@@ -34,6 +45,7 @@ _STATEMENTS: Final = (
     "CREATE INDEX nodes_settled ON nodes (ino) WHERE settled = 1",
     "CREATE INDEX nodes_writing ON nodes (ino) WHERE wgen IS NOT NULL",
     "CREATE INDEX nodes_stray ON nodes (ino) WHERE stray = 1",
+    _CLOSINGS,
     "CREATE TABLE xattrs (ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (ino, name))",
     # base_time_ns: modification time of entries without a row. sweep: 1 = files/ may hold files that no row names.
     "CREATE TABLE facts (key TEXT PRIMARY KEY, value INTEGER NOT NULL)",
@@ -41,6 +53,7 @@ _STATEMENTS: Final = (
 
 _UPGRADES: Final = {  # by version, what makes the next one of it
     1: ("ALTER TABLE nodes ADD COLUMN below BLOB", "ALTER TABLE nodes ADD COLUMN live INTEGER NOT NULL DEFAULT 0"),
+    2: (_CLOSINGS,),
 }
 
 

@@ -182,6 +182,7 @@ def test_an_area_of_an_older_version_is_brought_up_to_date(area: Area, store: Me
     with sqlite3.connect(area.directory / "area.sqlite") as old:
         for column in ("below", "live"):
             old.execute(f"ALTER TABLE nodes DROP COLUMN {column}")
+        old.execute("DROP TABLE closings")
         old.execute("PRAGMA user_version = 1")
     old.close()
     with store.area(area.directory) as area:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.staging import generations, recovery
+from shardfs.staging import generations, opened, recovery
 from shardfs.staging.area import Area
 from shardfs.staging.nodes import ROOT
 from tests.areas import Flat, MemoryStore, crash, files, rows, shown, write
@@ -39,6 +39,77 @@ def test_what_was_closed_is_there(area: Area, store: MemoryStore) -> None:
         assert shown(again) == {(b"new",): b"closed", (b"a",): b"closed too", (b"m", b"b"): b"beta"}
         assert again.recovery == recovery.Recovery()
         assert store.commit(again) == shown(again)
+
+
+@pytest.mark.parametrize("by_kernel", [False, True], ids=["by the area", "by the kernel"])
+@pytest.mark.parametrize("written", [b"closed", b""], ids=["content", "nothing"])
+@pytest.mark.parametrize("private", [False, True], ids=["committed", "private"])
+def test_what_was_closed_is_there_before_the_area_knows(
+    area: Area, store: MemoryStore, by_kernel: bool, written: bytes, private: bool
+) -> None:
+    if private:
+        write(area, b"a", b"9876543210")
+    file = area.open_file(area.lookup(ROOT, b"a").ino, os.O_RDWR | os.O_TRUNC)
+    fd = file.backing() if by_kernel else None
+    if fd is not None:
+        os.pwrite(fd, written, 0)
+    else:
+        file.write(0, written)
+    file.flush()
+    mtime_ns = file.stat().mtime_ns
+    with reopen(area, store) as again:
+        assert shown(again)[b"a",] == written
+        assert again.lookup(ROOT, b"a").mtime_ns == mtime_ns
+        assert again.recovery == recovery.Recovery()
+        assert store.commit(again) == shown(again)
+
+
+def test_layers_that_were_closed_are_there_before_the_area_knows(
+    area: Area, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "LAYERED_FROM", 1)
+    for offset, expected in ((2, b"01xx456789"), (10, b"01xx456789xx")):
+        file = area.open_file(area.lookup(ROOT, b"a").ino, os.O_RDWR)
+        file.write(offset, b"xx")
+        file.flush()
+        area = reopen(area, store)
+        area.start_session("a test")
+        assert shown(area)[b"a",] == expected
+    assert store.commit(area)[b"a",] == expected
+    area.close()
+
+
+@pytest.mark.parametrize("by_kernel", [False, True], ids=["by the area", "by the kernel"])
+def test_one_descriptor_of_several_that_was_closed_is_not_the_end(
+    area: Area, store: MemoryStore, by_kernel: bool
+) -> None:
+    before = shown(area)
+    file = area.open_file(area.lookup(ROOT, b"a").ino, os.O_RDWR | os.O_TRUNC)
+    fd = file.backing() if by_kernel else None
+    for part in (b"written before", b" and after"):
+        size = file.stat().size
+        if fd is not None:
+            os.pwrite(fd, part, size)
+        else:
+            file.write(size, part)
+        if not size:
+            file.flush()
+    assert store.commit(area) == before
+    with reopen(area, store) as again:
+        assert shown(again) == before
+        assert again.recovery.dropped == [(b"a",)]
+
+
+def test_what_was_closed_and_renamed_replaces_the_old_file_before_the_area_knows(
+    area: Area, store: MemoryStore
+) -> None:
+    file = area.create(ROOT, b"temporary", 0o644)
+    file.write(0, b"closed")
+    file.flush()
+    area.rename(ROOT, b"temporary", ROOT, b"a")
+    with reopen(area, store) as again:
+        assert shown(again)[b"a",] == b"closed"
+        assert again.recovery == recovery.Recovery()
 
 
 @pytest.mark.parametrize("way", ["truncate", "rewrite", "append", "rewrite after append"])
