@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from shardfs.formats.ids import ID_SIZE
+from shardfs.store.database import Connection
 from shardfs.store.segments import MAX_CODEC, MAX_PAYLOAD_SIZE, Record
 
 # Long enough for any transaction of a healthy process, short enough not to be felt as a hang when
@@ -75,19 +75,6 @@ class Item(NamedTuple):
     reserved: int
 
 
-class _Connection:
-    """A connection that is closed with the thread that owns it."""
-
-    def __init__(self, path: Path) -> None:
-        # Any thread may close it; only its own thread uses it.
-        self.sqlite = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        self.sqlite.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-
-    def __del__(self) -> None:
-        if hasattr(self, "sqlite"):
-            self.sqlite.close()
-
-
 class CacheIndex:
     """One incarnation of the index file.
 
@@ -98,15 +85,14 @@ class CacheIndex:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         path.touch(mode=0o600)
         self._identity = self._file_identity()
         try:
-            connection = self._connection()
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_SCHEMA)
+            held = self._connection()
+            held.sqlite.execute("PRAGMA journal_mode = WAL")
+            held.sqlite.executescript(_SCHEMA)
         except BaseException:
-            self.close()  # the error that is kept for a while would keep the connection
+            self.close()
             raise
 
     def is_current(self) -> bool:
@@ -120,20 +106,25 @@ class CacheIndex:
         status = self._path.stat()
         return status.st_dev, status.st_ino
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: _Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = _Connection(self._path)
-            connection.sqlite.execute("PRAGMA synchronous = NORMAL")
-            connection.sqlite.execute("PRAGMA journal_size_limit = 1048576")
-            connection.sqlite.execute("PRAGMA wal_autocheckpoint = 256")  # pages: a log of about 1 MiB
-            self._connections.add(connection)
-            self._local.connection = connection
-        return connection.sqlite
+    def _connection(self) -> Connection:
+        held: Connection | None = getattr(self._local, "connection", None)
+        if held is None:
+            held = Connection(sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False))
+            held.sqlite.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+            held.sqlite.execute("PRAGMA synchronous = NORMAL")
+            held.sqlite.execute("PRAGMA journal_size_limit = 1048576")
+            held.sqlite.execute("PRAGMA wal_autocheckpoint = 256")  # pages: a log of about 1 MiB
+            self._local.connection = held
+        return held
+
+    def _rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        held = self._connection()
+        return held.sqlite.execute(sql, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection()
+        held = self._connection()
+        connection = held.sqlite
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
@@ -145,16 +136,17 @@ class CacheIndex:
         connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the connections of all threads."""
-        for connection in list(self._connections):
-            connection.sqlite.close()
+        """Close the connections of all threads; one that is in use, as soon as it is not."""
+        held: Connection | None = getattr(self._local, "connection", None)
+        if held is not None:
+            held.sqlite.close()  # at once, even if an error that is kept for a while has it
         self._local = threading.local()
 
     def find(self, ident: bytes) -> Record | None:
         """Where a payload lies."""
         sql = "SELECT segment, offset, stored_size, raw_size, codec, bases FROM records WHERE id = ?"
-        row = self._connection().execute(sql, (ident,)).fetchone()
-        return None if row is None else _checked(row)
+        rows = self._rows(sql, (ident,))
+        return _checked(rows[0]) if rows else None
 
     def insert(self, ident: bytes, record: Record) -> bool:
         """Remember a written record; False when its segment has been given up meanwhile."""
@@ -179,7 +171,7 @@ class CacheIndex:
     def unfinished(self, limit: int) -> list[tuple[int, int]]:
         """(segment, reserved bytes) of segments that still take records, last used first."""
         sql = "SELECT id, reserved FROM segments WHERE full = 0 ORDER BY used DESC LIMIT ?"
-        return [_integers(row) for row in self._connection().execute(sql, (limit,))]
+        return [_integers(row) for row in self._rows(sql, (limit,))]
 
     def touch(self, segments: Iterable[tuple[int, int]], files: Iterable[tuple[bytes, int]]) -> None:
         """Move times of last use forward; pairs of (segment or id of a plain file, nanoseconds)."""
@@ -196,17 +188,18 @@ class CacheIndex:
 
     def file(self, id_: bytes) -> FileRow | None:
         """A plain file, whole or not."""
-        return _file(self._connection(), id_)
+        held = self._connection()
+        return _file(held.sqlite, id_)
 
     def files(self) -> list[FileRow]:
         """All plain files, least recently used first."""
-        rows = self._connection().execute("SELECT id, size, writer FROM files ORDER BY used, id")
+        rows = self._rows("SELECT id, size, writer FROM files ORDER BY used, id")
         return [_checked_file(row) for row in rows]
 
     def reserved(self) -> int:
         """Bytes counted against the limit."""
         sql = "SELECT (SELECT coalesce(sum(reserved), 0) FROM segments) + (SELECT coalesce(sum(size), 0) FROM files)"
-        return int(self._connection().execute(sql).fetchone()[0])
+        return int(self._rows(sql)[0][0])
 
     def totals(self) -> tuple[int, int, int, int, int]:
         """Number of records, bytes of their payloads, number of segments, number of whole plain files, their bytes."""
@@ -217,7 +210,7 @@ class CacheIndex:
             " (SELECT count(*) FROM files WHERE writer = 0),"
             " (SELECT coalesce(sum(size), 0) FROM files WHERE writer = 0)"
         )
-        records, stored, segments, files, file_bytes = self._connection().execute(sql).fetchone()
+        records, stored, segments, files, file_bytes = self._rows(sql)[0]
         return int(records), int(stored), int(segments), int(files), int(file_bytes)
 
     def file_size(self) -> int:

@@ -19,6 +19,20 @@ NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_S
 """Extended codes of a full disk, when there is no room for the WAL's index."""
 
 
+class Connection:
+    """A connection that is closed when nobody holds it any more.
+
+    Who runs a statement on `sqlite` holds this object until the rows are there. Who has to close the connections of
+    other threads lets go of them: SQLite frees what a running statement uses, and the process crashes.
+    """
+
+    def __init__(self, sqlite: sqlite3.Connection) -> None:
+        self.sqlite = sqlite
+
+    def __del__(self) -> None:
+        self.sqlite.close()
+
+
 def open_database(path: Path, *, create: bool = True) -> sqlite3.Connection:
     """A connection in autocommit mode with the pragmas that all databases of shardfs use.
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from shardfs.errors import IndexCorruptedError, StoreError
 from shardfs.formats.ids import Kind, PackId, split_ids
 from shardfs.formats.pack import Entry
-from shardfs.store.database import database_errors, immediate
+from shardfs.store.database import Connection, database_errors, immediate
 from shardfs.store.index_file import IndexFile
 
 LOCAL: Final = ""  # the place of packs in this store; any other place is the name of a remote
@@ -235,7 +235,8 @@ class Index:
     def check(self) -> list[str]:
         """What SQLite's own check finds wrong; empty when sound."""
         try:
-            rows = self._connect().execute("PRAGMA quick_check").fetchall()
+            held = self._connect()
+            rows = held.sqlite.execute("PRAGMA quick_check").fetchall()
         except (sqlite3.DatabaseError, IndexCorruptedError) as error:
             return [str(error)]
         return [row[0] for row in rows if row[0] != "ok"]
@@ -249,7 +250,8 @@ class Index:
         for tries_left in (2, 1, 0):
             try:
                 with database_errors(self._file.path):
-                    return self._connect().execute(sql, values).fetchall()
+                    held = self._connect()
+                    return held.sqlite.execute(sql, values).fetchall()
             except (StoreError, IndexCorruptedError):
                 if not tries_left or self._file.is_current():
                     raise
@@ -257,10 +259,12 @@ class Index:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with database_errors(self._file.path), immediate(self._connect()) as db:
-            yield db
+        with database_errors(self._file.path):
+            held = self._connect()
+            with immediate(held.sqlite) as db:
+                yield db
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         return self._file.connection()
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from shardfs.errors import IndexCorruptedError, StoreError
 from shardfs.store.atomic import writing
-from shardfs.store.database import database_errors, open_database
+from shardfs.store.database import Connection, database_errors, open_database
 
 SCHEMA_VERSION: Final = 2
 _PROBES: Final = (
@@ -33,16 +33,12 @@ _TRIES: Final = 3  # openings that may fail because the file was deleted meanwhi
 Fill = Callable[[sqlite3.Connection], None]
 
 
-class _Connection:
-    """A connection that is closed with the thread that owns it."""
+class _Connection(Connection):
+    """A connection to the file of an identity."""
 
-    def __init__(self, path: Path) -> None:
-        self.identity = _identity(path)
-        self.sqlite = open_database(path, create=False)
-
-    def __del__(self) -> None:
-        if hasattr(self, "sqlite"):
-            self.sqlite.close()
+    def __init__(self, sqlite: sqlite3.Connection, identity: tuple[int, int] | None) -> None:
+        super().__init__(sqlite)
+        self.identity = identity
 
 
 class IndexFile:
@@ -73,7 +69,7 @@ class IndexFile:
             self.replace()
         self.connection()
 
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """This thread's connection to the file that is there now.
 
         Raises:
@@ -86,7 +82,7 @@ class IndexFile:
             with self._guard:
                 self._connections.add(found)
             self._local.connection = found
-        return found.sqlite
+        return found
 
     def is_current(self) -> bool:
         """Whether this thread's connection is to the file that is there now."""
@@ -99,10 +95,11 @@ class IndexFile:
             self._make()
 
     def close(self) -> None:
-        """Close the connections of all threads."""
+        """Close the connections of all threads; one that is in use, as soon as it is not."""
+        found: _Connection | None = getattr(self._local, "connection", None)
+        if found is not None:
+            found.sqlite.close()  # at once, even if an error that is kept for a while has it
         with self._guard:
-            for connection in list(self._connections):
-                connection.sqlite.close()
             self._connections = weakref.WeakSet()
             self._local = threading.local()
 
@@ -127,7 +124,8 @@ class IndexFile:
                 return self._checked()
 
     def _checked(self) -> _Connection:
-        found = _Connection(self.path)
+        identity = _identity(self.path)  # before: if the file is replaced meanwhile, the next query notices
+        found = _Connection(open_database(self.path, create=False), identity)
         try:
             version = found.sqlite.execute("PRAGMA user_version").fetchone()[0]
             if version == SCHEMA_VERSION:

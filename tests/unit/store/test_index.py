@@ -242,7 +242,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
 
 def test_an_impossible_row_hides_no_other(index: Index) -> None:
     index.add_packs([_table(1, 10), _table(2, 10)])
-    index._connect().execute("UPDATE entries SET kind = 77 WHERE pack = 1")
+    index._connect().sqlite.execute("UPDATE entries SET kind = 77 WHERE pack = 1")
     assert [c.pack for c in index.find(_id(10))] == [_id(2)]
     assert index.find_many([_id(10)])[_id(10)].pack == _id(2)
     with pytest.raises(IndexCorruptedError, match="impossible"):

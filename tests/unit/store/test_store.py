@@ -275,7 +275,7 @@ def test_a_dropped_pack_never_comes_back(store: Store, monkeypatch: pytest.Monke
 def test_every_wrong_row_is_mended(store: Store, statement: str) -> None:
     ids = _put(store, b"one", b"two")
     before = store.find(ids[0])
-    store.index._connect().execute(statement)
+    store.index._connect().sqlite.execute(statement)
     assert store.reconcile() is True
     assert store.find(ids[0]) == before
     assert store.find(bytes(32)) == []
