@@ -130,6 +130,13 @@ run "shardfs import ../exported -m 'import an exported folder'"
 remember import
 run "shardfs status"
 
+step "What is read again becomes a plain file, which the kernel reads itself"
+run "shardfs warm v1:weights"
+run "shardfs pin v1:weights/model.safetensors"
+same "$series/epoch-0/model.safetensors" models/tags/v1/weights/model.safetensors
+run "shardfs warm v1 --check"
+run "shardfs unpin --all"
+
 step "Branches and tags"
 run "shardfs branch experiment v1"
 run "shardfs switch experiment"
