@@ -11,6 +11,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
+from shardfs import threads
 from shardfs.errors import ShardfsError
 from shardfs.formats.manifest import Manifest
 from shardfs.formats.tree import FileEntry
@@ -179,13 +180,15 @@ class Prefetcher:
             if self._closed:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="shardfs-prefetch", daemon=True)
-                self._thread.start()
+                self._thread = threads.start(self._work, "prefetch")
         self._jobs.put(job)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - the next one may be done
+                _log.exception("reading ahead")
 
     def _reset(self) -> None:
         """After a fork the thread does not exist, and the lock may be held for ever."""

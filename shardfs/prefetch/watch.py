@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -57,7 +59,8 @@ class Watch:
         self._is_far = bool(far_limit)  # whether the last look at chunks found one that only a remote has
         self._cursors = Cursors(manifest.size)
         self._follower: Follower | None = None
-        self._lock = threading.Lock()
+        self._reset()
+        _instances.add(self)
 
     def read(self, offset: int, size: int) -> None:
         """A program reads [offset, offset + size)."""
@@ -148,3 +151,18 @@ class Watch:
 
     def _chunks(self, ranges: Sequence[tuple[int, int]]) -> list[ChunkRef]:
         return [span.chunk for start, end in ranges for span in self._manifest.locate(start, end - start)]
+
+    def _reset(self) -> None:
+        """A fresh lock: after a fork the thread that held the old one does not exist."""
+        self._lock = threading.Lock()
+
+
+_instances: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for watch in list(_instances):
+        watch._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -8,9 +8,10 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
-from shardfs import allocator
+from shardfs import allocator, threads
 
 LEAST_IN_FLIGHT: Final = 16 << 20  # bytes; the largest chunk can be decoded whatever the budget
 PATIENCE_S: Final = 2.0  # decoders take milliseconds; who holds memory for longer waits for a remote: others go on
@@ -101,9 +102,8 @@ class PlaintextMemory:
             self._make_room()
             self._used_at = time.monotonic()
             if self._idle_s is not None and not self._is_watched:
-                self._is_watched = True
-                arguments = (weakref.ref(self), self._idle_s)
-                threading.Thread(target=_forget_when_idle, args=arguments, name="shardfs-idle", daemon=True).start()
+                forget = partial(_forget_when_idle, weakref.ref(self), self._idle_s)
+                self._is_watched = threads.start(forget, "idle") is not None
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Final
 
+from shardfs import threads
 from shardfs.errors import ShardfsError
 from shardfs.formats.ids import ChunkId
 from shardfs.formats.manifest import ChunkRef
@@ -25,18 +26,18 @@ class Ahead:
         self,
         load: Callable[[ChunkRef], object],
         has_room: Callable[[int], bool] = lambda _size: True,
-        threads: int = DECODERS,
+        most: int = DECODERS,
     ) -> None:
         """Load with `load`; its result goes where the reader that wants it will look.
 
         Args:
             load: loads one chunk.
             has_room: whether so many bytes may be loaded now. What has no room is read when it is wanted.
-            threads: most chunks that are loaded at once.
+            most: chunks that are loaded at once.
         """
         self._load = load
         self._has_room = has_room
-        self._most = threads
+        self._most = most
         self._heap: list[tuple[int, int, ChunkRef]] = []
         self._pending: dict[ChunkId, object] = {}  # not begun: for whom
         self._order = count()
@@ -61,9 +62,7 @@ class Ahead:
                     heapq.heappush(self._heap, (distance, next(self._order), chunk))
                     self._turn.notify()
                     if len(self._pending) > self._waiting and self._threads < self._most:
-                        self._threads += 1
-                        # Daemons: a program that ends while a remote is silent does not wait for it.
-                        threading.Thread(target=self._work, name="shardfs-ahead", daemon=True).start()
+                        self._threads += threads.start(self._work, "ahead") is not None
                 distance += chunk.size
 
     def came(self, id_: ChunkId) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
+from shardfs import threads
+from shardfs.errors import RemoteUnavailableError
+
 MAX_IN_FLIGHT: Final = 16  # requests; what servers and proxies take from one client without objecting
 MAX_AHEAD: Final = 8  # of them those that nobody waits for yet; 6 of 1 MiB fill 1 Gbit/s at 20 ms
 _IDLE_S: Final = 10.0  # after which a thread ends
@@ -29,6 +32,16 @@ class Job:
         self.work, self.drop, self.owner = work, drop, owner
         self.is_taken = False
         self.is_ahead = False  # it was taken while nobody waited for it
+
+    def run(self) -> None:
+        """Make it. What came is often all that keeps a job in memory: it must not keep that in turn."""
+        work, self.work, self.drop = self.work, _nothing, _nothing
+        work()
+
+    def forget(self) -> None:
+        """It will not be made."""
+        drop, self.work, self.drop = self.drop, _nothing, _nothing
+        drop()
 
 
 class Couriers:
@@ -77,18 +90,19 @@ class Couriers:
             for job in gone:
                 job.is_taken = True
         for job in gone:
-            job.drop()
+            job.forget()
 
     def _wake(self) -> None:
         self._changed.notify()
         if len(self._urgent) + len(self._ahead) > self._idle and self._threads < MAX_IN_FLIGHT:
-            self._threads += 1
-            # Daemons: a program that ends while a remote is silent does not wait for it.
-            threading.Thread(target=self._run, name="shardfs-remote", daemon=True).start()
+            self._threads += threads.start(self._run, "remote") is not None
+            if not self._threads:
+                msg = "the system allows no more threads; raise the limit of processes and threads"
+                raise RemoteUnavailableError(msg)
 
     def _run(self) -> None:
         while (job := self._take()) is not None:
-            job.work()
+            job.run()
             with self._changed:
                 self._running -= 1
                 self._running_ahead -= job.is_ahead
@@ -120,3 +134,7 @@ class Couriers:
                 job.is_ahead = True
                 return job
         return None
+
+
+def _nothing() -> None:
+    pass

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from shardfs import threads
+
+_log = logging.getLogger(__name__)
 
 _LAST_S: Final = 60.0  # for the one that is being written: to take the cache away from it would end the process
 _IDLE_S: Final = 10.0  # after which the thread ends
@@ -51,9 +56,7 @@ class Keeper:
                 self._waiting.append(parcel)
                 self._bytes += parcel.size
                 self._changed.notify_all()
-                if not self._runs:
-                    self._runs = True
-                    threading.Thread(target=self._run, name="shardfs-keeper", daemon=True).start()
+                self._runs = self._runs or threads.start(self._run, "keeper") is not None
         if is_closed:
             parcel.done()
 
@@ -77,14 +80,18 @@ class Keeper:
 
     def _run(self) -> None:
         while (parcel := self._next()) is not None:
-            if self._bytes > self._limit_bytes and parcel.is_spare():
-                self.dropped += parcel.size
-            else:
-                parcel.write()
+            try:
+                if self._bytes > self._limit_bytes and parcel.is_spare():
+                    self.dropped += parcel.size
+                else:
+                    parcel.write()
+            except Exception:  # noqa: BLE001 - the next one may be written
+                _log.exception("%d bytes were not written to the cache", parcel.size)
             parcel.done()
             with self._changed:
                 self._bytes -= parcel.size
                 self._changed.notify_all()
+            del parcel  # and with it what came, which may be let go while this waits
 
     def _next(self) -> Parcel | None:
         with self._changed:

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
+from shardfs import threads
 from shardfs.errors import ShardfsError
 from shardfs.formats.ids import chunk_id
 from shardfs.formats.manifest import Manifest
@@ -214,9 +215,7 @@ class Tier:
                 return
             self._wanted[what, id_] = work
             if self._worker is None:
-                # A daemon: a program that ends while a remote is silent does not wait for it.
-                self._worker = threading.Thread(target=self._work, name="shardfs-plain-files", daemon=True)
-                self._worker.start()
+                self._worker = threads.start(self._work, "plain-files")
         self._queue.put((what, id_))
 
     def _work(self) -> None:
@@ -226,6 +225,8 @@ class Tier:
                     self._wanted[item]()
                 except (ShardfsError, OSError) as error:
                     _log.info("no plain file of %s: %s", item[1].hex()[:12], error)
+                except Exception:  # noqa: BLE001 - the next one may be made
+                    _log.exception("no plain file of %s", item[1].hex()[:12])
             with self._lock:
                 self._wanted.pop(item, None)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from shardfs import threads
 from shardfs.mount.kernel.request import Request
 
 USUAL: Final = 2  # threads that compute only take the interpreter from each other
@@ -56,8 +57,7 @@ class Workers:
 
     def _start(self) -> None:
         with self._guard:
-            self._count += 1
-        threading.Thread(target=self._work, name="shardfs-worker", daemon=True).start()
+            self._count += threads.start(self._work, "worker") is not None
 
     def _work(self) -> None:
         while True:

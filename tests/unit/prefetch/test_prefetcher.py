@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -207,3 +209,42 @@ def test_many_threads_may_read() -> None:
         thread.join()
     assert len(set(loader.near)) >= 56
     assert next(iter(prefetcher._watches.values())).users == 0
+
+
+def test_a_child_reads_on_whatever_other_threads_of_its_parent_did() -> None:
+    busy, done = threading.Event(), threading.Event()
+
+    class Slow(Loader):
+        def cancel(self, _owner: object, /) -> None:
+            busy.set()
+            done.wait(20)
+
+    prefetcher = Prefetcher(Slow(), None, lambda: 0)
+    one, other = prefetcher.watch(entry(), MANIFEST, nothing, PATH), prefetcher.watch(entry(), MANIFEST, nothing)
+    one.read(0, MB)
+    one.close()
+    assert busy.wait(10)
+    child = os.fork()
+    if not child:
+        signal.alarm(10)  # ends a child that waits for a thread that does not exist
+        other.read(MB, MB)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    done.set()
+    assert status == 0
+    prefetcher.close()
+
+
+def test_a_failure_in_the_background_does_not_end_it(orders: Orders) -> None:
+    media = Manifest(64 * MB, CHUNKS, media=Media("safetensors"))
+
+    def broken(_offset: int, _size: int) -> bytes:
+        raise MemoryError
+
+    prefetcher = Prefetcher(Loader([1]), orders, lambda: 32 * MB)
+    prefetcher.watch(entry(media), media, broken, b"broken").close()
+    reading = prefetcher.watch(entry(), MANIFEST, nothing, PATH)
+    read(reading, 0, 16 * MB)
+    reading.close()
+    until(lambda: prefetcher.orders_kept == 1)
+    prefetcher.close()

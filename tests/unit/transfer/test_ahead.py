@@ -44,7 +44,7 @@ class Gate:
         self.loaded: list[ChunkRef] = []
         self._open = threading.Event()
         self._begun = threading.Event()
-        self.ahead = Ahead(self._load, has_room, threads=1)
+        self.ahead = Ahead(self._load, has_room, most=1)
         self.ahead.want(REFS[:1])
         assert self._begun.wait(10)
 

@@ -46,6 +46,20 @@ def test_what_everybody_has_is_dropped_when_the_disk_is_too_slow() -> None:
     assert disk.told == list(range(10))
 
 
+def test_a_failure_stops_nothing() -> None:
+    disk, keeper = _Disk(), Keeper(1000)
+    disk.is_fast.set()
+
+    def fail() -> None:
+        raise MemoryError
+
+    keeper.add(disk.parcel(0)._replace(write=fail))
+    keeper.add(disk.parcel(1))
+    assert keeper.settle(10)
+    assert disk.written == [1]
+    assert disk.told == [0, 1]
+
+
 def test_the_end_waits_for_what_is_here_and_takes_no_more() -> None:
     disk, keeper = _Disk(), Keeper(1000)
     keeper.add(disk.parcel(0))
