@@ -116,6 +116,10 @@ class Handle:
         """Whether a read of the range takes no longer than to copy it."""
         return False
 
+    def shares(self, other: Handle) -> bool:
+        """Whether this and another open file of the same node have one content, whatever is written to either."""
+        return True
+
     def backing(self) -> int | None:
         """A descriptor of a plain file with exactly this content, for the kernel to read and write itself.
 

@@ -50,6 +50,10 @@ class StagedHandle(Handle):
         """Set the modification time."""
         self._file.utimens(mtime_ns)
 
+    def shares(self, other: Handle) -> bool:
+        """Not if the content was replaced from outside meanwhile."""
+        return isinstance(other, StagedHandle) and self._file.shares(other._file)
+
     def backing(self) -> int | None:
         """The private file, where the area need not see what is written to it."""
         return self._file.backing()

@@ -121,8 +121,8 @@ class OpenFiles:
             row = now
 
     def stat(self, node: OpenNode) -> NodeStat:
-        """Attributes of an open node, unlinked or not."""
-        if not node.gone:
+        """Attributes of an open node, unlinked, replaced or neither."""
+        if not node.gone and self._nodes.get(node.row.ino) is node:
             try:
                 return self.stat_of(self._row(node.row.ino))
             except AreaError as error:

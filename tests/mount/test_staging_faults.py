@@ -320,6 +320,27 @@ def test_a_file_that_is_written_during_commits_is_whole_in_each(
             thread.join()
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "libfuse"])
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_a_file_that_is_reset_while_a_program_writes_it_is_another_one(
+    project: Path, point: Path, tmp_path: Path, way: str, first: str
+) -> None:
+    with mounting(project, point, tmp_path / "home", **WAYS[way]) as mounted, shardfs.open(project) as repo:
+        path = mounted.staging / "model.bin"
+        with path.open("w+b", buffering=0) as old:
+            old.write(b"dropped")
+            repo.reset([])
+            if first == "read":
+                assert path.read_bytes() == DATA
+            path.write_bytes(b"new")
+            old.write(b" and dropped")
+            assert (os.pread(old.fileno(), 100, 0), path.read_bytes()) == (b"dropped and dropped", b"new")
+        assert path.read_bytes() == b"new"
+        assert eventually(lambda: not repo.status().unfinished, 5)
+        mounted.commit("new")
+        assert (mounted.latest / "model.bin").read_bytes() == b"new"
+
+
 def rewrite(mounted: Mounted, stop: threading.Event) -> None:
     """Write the same file anew, and in place, all the time."""
     for number in range(1 << 30):

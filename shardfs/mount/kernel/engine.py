@@ -7,6 +7,7 @@ import logging
 import os
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from shardfs.errors import MountError
@@ -196,8 +197,9 @@ class Engine:
             _log.exception("request %d failed", request.opcode)
             self._vfs.causes.record(f"request {request.opcode}", errno.EIO, error)
             code = errno.EIO
-        if code:
-            if is_mine():
-                self._channel.fail(request.unique, code)
-        elif not (is_mine() and self._channel.reply(request.unique, reply)) and request.undo is not None:
-            request.undo()
+        told = is_mine() and (
+            self._channel.fail(request.unique, code) if code else self._channel.reply(request.unique, reply)
+        )
+        if request.undo is not None and (code or not told):
+            with suppress(OSError):  # the vfs has noted why
+                request.undo()

@@ -34,12 +34,16 @@ class Entries:
         self._table.forget(known.id, 1)
 
     def attr(self, known: Known) -> bytes:
-        """Attributes of a node as the kernel takes them, also of an open file without a name."""
+        """Attributes of a node as the kernel takes them, also of an open file without a name or with another's."""
         vfs = self._vfs
-        try:
-            attr = vfs.getattr(known.node)
-        except FsError:
-            if not known.handles:
-                raise
-            attr = vfs.fgetattr(known.handles[-1])
+        handle = next(reversed(known.handles), None)
+        if known.is_replaced and handle is not None:
+            attr = vfs.fgetattr(handle)
+        else:
+            try:
+                attr = vfs.getattr(known.node)
+            except FsError:
+                if handle is None:
+                    raise
+                attr = vfs.fgetattr(handle)
         return self._encoder.attr_out(attr, policy.attr_lifetime(vfs, known))

@@ -62,6 +62,7 @@ class Files:
         flags, more = OPEN_IN.unpack_from(request.body)
         known = self._table.get(request.nodeid)
         handle = self._vfs.open(known.node, flags)
+        request.undo = lambda: self._vfs.release(handle)
         if more & OPEN_KILL_SUIDGID and flags & os.O_TRUNC:
             drop_privileges(self._vfs, known.node)
         number, opened = self._begin(known, handle)
@@ -74,8 +75,13 @@ class Files:
         name = bytes(request.body[CREATE_IN.size :]).rstrip(b"\0")
         parent = self._table.get(request.nodeid)
         handle = self._vfs.create(parent.node, name, stat.S_IMODE(mode), flags)
+        request.undo = lambda: self._vfs.release(handle)
         known, entry = self._entries.tell(parent, name, handle.node, self._vfs.fgetattr(handle))
-        number, opened = self._begin(known, handle)
+        try:
+            number, opened = self._begin(known, handle)
+        except FsError:
+            self._entries.forget(known)
+            raise
 
         def undo() -> None:
             self._end(known, number)
@@ -127,7 +133,16 @@ class Files:
         return self._open[HANDLE_IN.unpack_from(request.body)[0]]
 
     def _begin(self, known: Known, handle: Handle) -> tuple[int, bytes]:
-        """Remember an open file: its number, and what the kernel is told of it."""
+        """Remember an open file: its number, and what the kernel is told of it.
+
+        Raises:
+            FsError: ESTALE. The node is open with a content that is no longer there (staging was reset, the branch
+                moved); the kernel looks the name up again, and finds a new node that shares no pages with it.
+        """
+        other = next(reversed(known.handles), None)
+        if other is not None and not handle.shares(other):
+            self._table.renew(known)
+            raise FsError(errno.ESTALE)
         number = next(self._numbers)
         self._open[number] = handle
         if not known.is_committed:

@@ -18,7 +18,7 @@ class Request:
         nodeid: the node that it is about.
         pid: thread that waits; 0 when it is in another process namespace.
         body: the message behind the header.
-        undo: takes back what the reply would have told, when nobody receives it.
+        undo: takes back what the reply would have told, when nobody receives it or the request fails after all.
     """
 
     opcode: int

@@ -3,7 +3,8 @@
 These numbers are not the inode numbers that programs see. The kernel has one set of pages and attributes for each, and
 never two places for the same directory. So a committed file has one for each path and content, in whatever commit: its
 pages and attributes are shared by the versions in which the path has this content. A committed directory has one for
-each place. A link has one for each target, so that the kernel may keep the target. Everything else has one.
+each place. A link has one for each target, so that the kernel may keep the target. Everything else has one, and another one
+when a file is replaced from outside while programs have it open.
 
 Numbers are counted up and never used again: two contents cannot meet in one, whatever their hashes.
 """
@@ -32,6 +33,7 @@ class Known:
         lookups: how often the kernel was told of it.
         is_warm: of a committed directory: its entries have been read, to look at them takes no time.
         handles: open files of the staging area: how one without a name is found.
+        is_replaced: its name leads to another node now, and it lives on in its open files.
         opens: open files of any kind.
         backing: the number of the plain file that they pass through to; 0: they use the node's pages.
         place: parent and name as last looked up.
@@ -45,6 +47,7 @@ class Known:
     lookups: int = 0
     is_warm: bool = False
     handles: list[Handle] = field(default_factory=list)
+    is_replaced: bool = False
     opens: int = 0
     backing: int = 0
     place: tuple[int, bytes] = (0, b"")
@@ -101,7 +104,16 @@ class Table:
                 return
             known.lookups -= lookups
             if known.lookups <= 0:
-                del self._by_id[id_], self._by_key[known.key]
+                del self._by_id[id_]
+                if self._by_key.get(known.key) is known:
+                    del self._by_key[known.key]
+
+    def renew(self, known: Known) -> None:
+        """Give what is found at its place from now on another number; open files keep this one."""
+        with self._guard:
+            known.is_replaced = True
+            if self._by_key.get(known.key) is known:
+                del self._by_key[known.key]
 
     def everything(self) -> list[Known]:
         """What the kernel holds now."""

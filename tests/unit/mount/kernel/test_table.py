@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardfs.mount.kernel.messages import ROOT_ID
+from shardfs.mount.kernel.messages import MKDIR_IN, ROOT_ID, Opcode
 from shardfs.mount.vfs import Vfs
 from tests.fuse_kernel import Kernel
 from tests.memory_repository import MemorySource
@@ -66,6 +66,17 @@ def test_nodes_are_kept_until_the_kernel_forgets_them_as_often_as_it_was_told(
     kernel.table.forget(known, 1)
     assert len(kernel.table) == size - 1
     assert kernel.lookup(path) not in (known, 0)  # numbers are not used again
+
+
+def test_a_node_that_was_replaced_is_kept_beside_the_new_one(kernel: Kernel) -> None:
+    kernel.ask(Opcode.MKDIR, kernel.lookup("staging"), MKDIR_IN.pack(0o755, 0) + b"d\0")
+    old = kernel.table.get(kernel.lookup("staging/d"))
+    kernel.table.renew(old)
+    new = kernel.lookup("staging/d")
+    assert new != old.id
+    assert kernel.table.get(old.id) is old
+    kernel.table.forget(old.id, old.lookups)
+    assert kernel.lookup("staging/d") == new
 
 
 def test_the_root_is_never_forgotten(kernel: Kernel) -> None:
