@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from shardfs.errors import PathNotFoundError, UsageError
 from shardfs.formats.ids import TreeId
@@ -11,6 +12,8 @@ from shardfs.formats.tree import DirEntry, FileEntry, Tree, TreeEntry
 from shardfs.history.objects import Objects
 
 Path = tuple[bytes, ...]  # names from the root of a tree; () is the root itself
+
+_SHOWN: Final = 5  # paths that one line names
 
 
 def parse(text: str | bytes) -> Path:
@@ -34,6 +37,12 @@ def parse(text: str | bytes) -> Path:
 def show(path: Path) -> str:
     """A path for people; bytes that are not UTF-8 become surrogate escapes."""
     return os.fsdecode(b"/".join(path))
+
+
+def show_some(paths: Sequence[Path]) -> str:
+    """The first of some paths for people, and how many more there are: short enough for a line of the log."""
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(map(show, paths[:_SHOWN])) + more
 
 
 def lookup(objects: Objects, root: TreeId, path: Path) -> TreeEntry:

@@ -7,11 +7,12 @@ new commit, and the area is put on the new tip when it is opened next.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from shardfs.errors import AlreadyExistsError, NothingToCommitError, PathNotFoundError, UsageError
 from shardfs.formats import ref as ref_format
@@ -21,7 +22,7 @@ from shardfs.formats.manifest import Media
 from shardfs.formats.ref import BRANCHES, TAGS
 from shardfs.formats.tree import EMPTY_TREE, FileEntry, Tree
 from shardfs.history.content import manifest_of
-from shardfs.history.paths import show
+from shardfs.history.paths import show, show_some
 from shardfs.progress import Progress
 from shardfs.staging import provenance
 from shardfs.staging.bases import Bases, bases_for
@@ -29,6 +30,12 @@ from shardfs.staging.ingest import Ingest
 from shardfs.staging.snapshot import PrivateFile, Snapshot
 from shardfs.staging.workspace import Workspace
 from shardfs.store.store import Batch
+
+_log = logging.getLogger(__name__)
+
+_LEFT_OUT: Final = (
+    "written to since their fsync, so left as the last version has them, if it does; close and commit again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,8 @@ def _store(
     models = _staged_models(repo, snapshot)
     with repo.store.batch("commit") as batch:
         tree = _build(batch, snapshot, models, bases_for(repo, batch, tip), progress)
+        if snapshot.left_out:
+            _log.warning("commit of %s: %s: %s", branch, _LEFT_OUT, show_some(snapshot.left_out))
         before = EMPTY_TREE.id if tip is None else repo.objects.commit(tip).tree
         if tree == before and not request.allow_empty:
             raise NothingToCommitError(_nothing(branch))

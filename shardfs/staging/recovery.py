@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from shardfs.history.paths import show
+from shardfs.history.paths import show_some
 from shardfs.staging import closings
 from shardfs.staging.database import Database, fact, rows_where, set_fact, update
 from shardfs.staging.generations import FileKey, Generations
@@ -18,7 +18,6 @@ from shardfs.staging.view import path_of
 
 _log = logging.getLogger(__name__)
 
-_NAMED: Final = 5  # files that one line of the log names
 SWEEP: Final = "sweep"  # fact: 1 = files/ may hold files that no row names
 
 
@@ -44,9 +43,7 @@ class Recovery:
             (logging.INFO, self.kept, "never closed, what had been written is kept"),
         ):
             if paths:
-                more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-                names = ", ".join(show(path) for path in paths[:_NAMED]) + more
-                _log.log(level, "staging area %s: %s: %s", directory, what, names)
+                _log.log(level, "staging area %s: %s: %s", directory, what, show_some(paths))
 
 
 def recover(database: Database, files: Generations) -> Recovery:

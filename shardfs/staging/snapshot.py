@@ -96,6 +96,7 @@ class Snapshot:
                     )
         self.built: dict[int, TreeId] = {}
         self.ingested: dict[int, tuple[int, FileEntry]] = {}
+        self.left_out: list[PathKey] = []  # live files that were written to since their fsync
 
     @property
     def base(self) -> TreeId | None:
@@ -129,7 +130,7 @@ class Snapshot:
 
         Raises:
             FileChangedError: from `ingest`, or it answered another size than it was given. Not for live files: they
-                stay as they are in the base, as if they had not been fsynced.
+                stay as they are in the base, and `left_out` has them.
         """
         for _, directory in self._order:
             entries = dict(self._view.tree(directory.base).by_name)
@@ -171,6 +172,7 @@ class Snapshot:
         except FileChangedError:
             if not private.live:
                 raise
+            self.left_out.append(private.path)
             return before
         entry = replace(entry, name=row.name, executable=row.executable)
         self.ingested[row.ino] = (row.version, entry)

@@ -3,8 +3,8 @@
 These numbers are not the inode numbers that programs see. The kernel has one set of pages and attributes for each, and
 never two places for the same directory. So a committed file has one for each path and content, in whatever commit: its
 pages and attributes are shared by the versions in which the path has this content. A committed directory has one for
-each place. A link has one for each target, so that the kernel may keep the target. Everything else has one, and another one
-when a file is replaced from outside while programs have it open.
+each place. A link has one for each target, so that the kernel may keep the target. Everything else has one, and another
+one when a file is replaced from outside while programs have it open.
 
 Numbers are counted up and never used again: two contents cannot meet in one, whatever their hashes.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import shardfs
+from shardfs.errors import NothingToCommitError
 from shardfs.formats.tree import FileEntry
 from shardfs.repository import Repository
 from shardfs.staging.area import Area
@@ -109,7 +110,7 @@ def test_whoever_opens_it_later_has_the_same_file(area: Area, store: MemoryStore
     assert files(area) == []
 
 
-def test_fsync_makes_it_what_commits_take_until_it_changes(repo: Repository) -> None:
+def test_fsync_makes_it_what_commits_take_until_it_changes(repo: Repository, caplog: pytest.LogCaptureFixture) -> None:
     file = opened_file(repo.area(), os.O_WRONLY | os.O_TRUNC)
     fd = lent(file)
     os.pwrite(fd, b"synced", 0)
@@ -121,6 +122,10 @@ def test_fsync_makes_it_what_commits_take_until_it_changes(repo: Repository) -> 
     os.pwrite(lent(new), b"synced", 0)
     new.fsync()
     os.pwrite(lent(new), b" and changed", 6)
+    assert not caplog.messages
+    with pytest.raises(NothingToCommitError):
+        repo.commit("third")
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["a, new"]
     repo.commit("third", allow_empty=True)
     assert tip(repo, "a") == b"synced"
     assert [entry.name for entry in repo.entries("HEAD")] == [b"a"]
