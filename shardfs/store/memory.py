@@ -49,7 +49,7 @@ class PlaintextMemory:
         hits: how often `get` found something.
 
     Bytes that are being read or decoded count against the budget too: what is kept makes room for them, and who wants
-    more than the whole budget at once waits.
+    more than the whole budget at once waits. So do bytes that were lent to others, up to half of it.
     """
 
     def __init__(self, budget_bytes: int, idle_s: float | None = None) -> None:
@@ -60,7 +60,7 @@ class PlaintextMemory:
         self._fresh: OrderedDict[bytes, _Fresh] = OrderedDict()  # loaded ahead and not wanted yet
         self._early: dict[bytes, int] = {}  # bytes of these, and of those that are on their way
         self._put = 0  # bytes, ever
-        self._kept = self._in_flight = self._waiting = 0
+        self._kept = self._in_flight = self._lent = self._waiting = 0
         self._loaded = self._used = self._wasted = 0
         self._lock = threading.Condition(threading.Lock())
         self._mine = threading.local()
@@ -126,10 +126,16 @@ class PlaintextMemory:
                 self._in_flight -= size
                 self._lock.notify_all()  # what one gives back may be enough for several
 
-    def expect(self, id_: bytes, size: int) -> None:
-        """A chunk is about to be loaded before anybody wants it; the next `get` of it makes it count as used."""
+    def lend(self, size: int) -> None:
+        """Others have `size` bytes more in memory, or fewer when it is negative; what is kept makes room for them."""
         with self._lock:
-            if id_ not in self._early:
+            self._lent += size
+            self._make_room()
+
+    def expect(self, id_: bytes, size: int) -> None:
+        """A chunk that is not here is loaded before anybody wants it; the next `get` of it makes it count as used."""
+        with self._lock:
+            if id_ not in self._early and not self.holds(id_):
                 self._early[id_] = size
                 self._waiting += size
                 self._loaded += size
@@ -166,7 +172,8 @@ class PlaintextMemory:
         return not self._in_flight or self._in_flight + size <= max(self.budget_bytes, LEAST_IN_FLIGHT)
 
     def _make_room(self) -> None:
-        while self._kept and self._kept + self._in_flight > self.budget_bytes:
+        most = self.budget_bytes - self._in_flight - min(self._lent, self.budget_bytes // 2)
+        while self._kept and self._kept > most:
             id_ = next(iter(self._fresh), None)
             if id_ is not None and (not self._items or self._put - self._fresh[id_].put > self.budget_bytes):
                 gone = self._fresh.pop(id_).plaintext

@@ -10,7 +10,6 @@ from itertools import count
 from typing import Final
 
 from shardfs import threads
-from shardfs.errors import ShardfsError
 from shardfs.formats.ids import ChunkId
 from shardfs.formats.manifest import ChunkRef
 
@@ -85,7 +84,7 @@ class Ahead:
     def _work(self) -> None:
         while (chunk := self._next()) is not None:
             if self._has_room(chunk.size):
-                with suppress(ShardfsError):  # who really wants it gets the error
+                with suppress(Exception):  # who really wants it gets the error
                     self._load(chunk)
 
     def _next(self) -> ChunkRef | None:

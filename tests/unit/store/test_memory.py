@@ -98,6 +98,13 @@ def test_it_tells_what_was_loaded_ahead_for_nothing() -> None:
     assert not memory.has_room_ahead(8)
 
 
+def test_what_came_meanwhile_is_not_expected() -> None:
+    memory = PlaintextMemory(100)
+    memory.put(b"a", bytes(10))
+    memory.expect(b"a", 10)
+    assert memory.ahead_bytes.waiting == 0
+
+
 def test_what_was_loaded_ahead_stays_longer_than_what_was_read() -> None:
     memory = PlaintextMemory(40)
     memory.expect(b"early", 10)

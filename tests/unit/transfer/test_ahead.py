@@ -100,3 +100,16 @@ def test_what_has_no_room_is_left_to_who_wants_it() -> None:
     gate = Gate(has_room=lambda size: size < 20)
     gate.ahead.want([ChunkRef(REFS[7].id, 20), REFS[8]])
     assert gate.pass_through(1) == [8]
+
+
+def test_failures_end_no_thread() -> None:
+    loaded: list[ChunkRef] = []
+
+    def load(chunk: ChunkRef) -> None:
+        loaded.append(chunk)
+        raise MemoryError
+
+    ahead = Ahead(load, most=1)
+    ahead.want(REFS[:3])
+    assert _until(lambda: len(loaded) == 3)
+    ahead.close()
