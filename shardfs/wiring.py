@@ -135,10 +135,6 @@ class Wiring:
     def _far_limit(self) -> int:
         return min(FAR, self.settings.memory_budget // 8) if self.settings.remotes else 0
 
-    def clone_plain_file(self, entry: FileEntry, target: int) -> bool:
-        """Make the empty file at a descriptor share the blocks of a plain file with a content; False when it cannot."""
-        return self._tier.clone(entry, target)
-
     def _learn_packs(self, remote: str) -> None:
         from shardfs.transfer import fetch
 
