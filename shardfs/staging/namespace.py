@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from shardfs.errors import AreaError
-from shardfs.formats.tree import MAX_TARGET_SIZE, TreeEntry
+from shardfs.formats.tree import MAX_TARGET_SIZE, FileEntry, TreeEntry
 from shardfs.staging.database import delete, has_changes, insert, insert_all, names_with_rows, rows_in, update
 from shardfs.staging.generations import FileKey, Generations
 from shardfs.staging.nodes import (
@@ -23,6 +23,7 @@ from shardfs.staging.nodes import (
     Row,
     added_row,
     checked_name,
+    content_key,
     is_derived,
     new_inos,
     new_row,
@@ -120,7 +121,7 @@ class Namespace:
         row, parent = view.materialise(db, row), view.materialise(db, parent)
         new_parent = view.materialise(db, view.node(db, new_parent.ino))
         if target is not None:
-            row = self._inherit(db, row, target)
+            row = self._inherit(db, row, self._unshared(target, new_parent))
             self._drop(db, new_parent, target, removed)
         self._move(db, row, parent, new_parent, new[1])
 
@@ -234,6 +235,17 @@ class Namespace:
         self._view.settle(db, row._replace(parent=new_parent.ino, name=name), new_parent)
         self._view.touch(db, parent, now)
         self._view.touch(db, new_parent, now)
+
+    def _unshared(self, target: Row, parent: Row) -> Row:
+        """What a commit may still take of a file that loses its name: of a live one the base's content.
+
+        Programs go on writing to the generation of a live one, and nobody looks any more whether they do.
+        """
+        if not target.live:
+            return target
+        base = self._view.base_entry(parent, target.name)
+        content, size = (content_key(base), base.size) if isinstance(base, FileEntry) else (None, 0)
+        return target._replace(gen=None, below=None, content=content, size=size)
 
     def _inherit(self, db: sqlite3.Connection, row: Row, target: Row) -> Row:
         """A file that was never closed takes over what it replaces, so that commits find the old or the new."""

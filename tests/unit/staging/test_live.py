@@ -209,3 +209,20 @@ def test_attributes_may_be_asked_for_during_the_last_release(area: Area, monkeyp
     assert area.lookup(area.root, b"new").size == 21
     release.join()
     assert area.lookup(area.root, b"new").size == 21
+
+
+def test_whoever_writes_on_to_a_replaced_file_does_not_change_what_commits_take(area: Area, store: MemoryStore) -> None:
+    old = opened_file(area, os.O_WRONLY | os.O_TRUNC)
+    fd = lent(old)
+    os.pwrite(fd, b"synced", 0)
+    old.fsync()
+    new = area.create(ROOT, b"new", 0o644)
+    new.write(0, b"not closed")
+    area.rename(ROOT, b"new", ROOT, b"a")
+    os.pwrite(fd, b"C", 0)
+    assert store.commit(area) == BASE
+    for file in (old, new):
+        file.release()
+    os.close(fd)
+    assert store.commit(area) == {(b"a",): b"not closed"}
+    assert files(area) == []
