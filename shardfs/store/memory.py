@@ -90,9 +90,11 @@ class PlaintextMemory:
     def put(self, id_: bytes, plaintext: bytes) -> None:
         """Keep verified plaintext; one larger than the whole budget is not kept."""
         size = len(plaintext)
+        share = max(1, self.budget_bytes // 4)
         with self._lock:
             if self.holds(id_) or size > self.budget_bytes:
                 return
+            is_share_full = (self._put + size) // share > self._put // share
             self._put += size
             if id_ in self._early:
                 self._fresh[id_] = _Fresh(plaintext, self._put)
@@ -104,6 +106,8 @@ class PlaintextMemory:
             if self._idle_s is not None and not self._is_watched:
                 forget = partial(_forget_when_idle, weakref.ref(self), self._idle_s)
                 self._is_watched = threads.start(forget, "idle") is not None
+        if is_share_full:
+            allocator.give_back_surplus()
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:

@@ -119,6 +119,7 @@ class Payloads:
         *,
         deadline_s: float,
         limit_bytes: int,
+        charge: Callable[[int], None],
     ) -> None:
         """Payloads of the packs that an index knows at remotes.
 
@@ -130,9 +131,11 @@ class Payloads:
             deadline_s: seconds after which an answer is not waited for any more.
             limit_bytes: most bytes that stay in memory though the cache has them. While as many more, or
                 `_LEAST_UNKEPT`, wait for the cache, nothing is brought ahead.
+            charge: told how many bytes more are in memory or on their way, or fewer when it is negative.
         """
         self._store, self._cache, self._remote = store, cache, remote
         self._deadline_s, self._limit_bytes = deadline_s, limit_bytes
+        self._charge = charge
         self._needs = Needs(store.index, cache, holds)
         self._windows = Windows()
         self._lock = threading.Lock()
@@ -271,7 +274,8 @@ class Payloads:
         return [location._replace(entry=entry) for entry in span.entries[1:]]
 
     def _claim(self, locations: Sequence[Location], until: float | None, owner: object) -> list[_Request]:
-        """Requests for those of some payloads that nobody has asked for; the caller sends them."""
+        """Requests for those of some payloads that nobody has asked for, in their order; the caller sends them."""
+        turns = {location.entry.id: turn for turn, location in enumerate(locations)}
         made: list[_Request] = []
         with self._lock:
             packs: dict[tuple[str, PackId], list[Entry]] = {}
@@ -284,7 +288,7 @@ class Payloads:
                     request.job = self._job(request, owner)
                     self._requests.update(((place, pack, entry.id), request) for entry in span.entries)
                     made.append(request)
-        return made
+        return sorted(made, key=lambda request: min(turns[entry.id] for entry in request.span.entries))
 
     def _job(self, request: _Request, owner: object) -> Job:
         def drop() -> None:
@@ -312,10 +316,12 @@ class Payloads:
     # On the threads of the couriers
 
     def _fetch(self, request: _Request) -> None:
+        self._charge(request.span.size)
         try:
             request.data = self._read_in_time(request)
         except Exception as error:  # noqa: BLE001 - who waits must hear of everything
             request.error = error if isinstance(error, ShardfsError) else RemoteError(f"{request.place}: {error!r}")
+            self._charge(-request.span.size)
             self._forget(request)
             request.done.set()
             return
@@ -398,6 +404,7 @@ class Payloads:
     def _drop(self, request: _Request) -> None:
         del self._come[request]
         self._waiting -= request.span.size
+        self._charge(-request.span.size)
         self._unlist(request)
 
     def _forget(self, request: _Request) -> None:

@@ -534,6 +534,7 @@ class Reader:
             self._memory.holds,
             deadline_s=self._deadline_s,
             limit_bytes=self._budget_bytes // PAYLOAD_SHARE,
+            charge=self._memory.lend,
         )
 
 

@@ -53,6 +53,7 @@ def test_threads_do_not_keep_what_each_of_them_freed() -> None:
     done = subprocess.run([sys.executable, "-c", THREADS], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 200 << 10  # KiB; one of the 16 threads at a time holds 32 MiB
 
+
 GIVEN = """
 from shardfs.allocator import give_back, keep_freed_memory
 keep_freed_memory()
@@ -71,3 +72,28 @@ print(before - resident())
 def test_free_memory_goes_back_when_it_is_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", GIVEN], check=True, capture_output=True, text=True)
     assert int(done.stdout) > 90 << 10  # KiB
+
+
+HOLES = """
+from shardfs import allocator
+allocator.keep_freed_memory()
+def resident():
+    return int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
+buffers = [bytearray(b"x") * (1 << 20) for _ in range(200)]
+allocator.give_back_surplus()
+full = resident()
+del buffers[::16]  # holes between what is in use: 13 MiB
+allocator.give_back_surplus()
+few = resident()
+del buffers[::2]  # and 94 more
+allocator.give_back_surplus()
+print(full - few, few - resident())
+"""
+
+
+@only_glibc
+def test_many_holes_go_back_and_a_few_do_not() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], check=True, capture_output=True, text=True)
+    few, many = map(int, done.stdout.split())
+    assert few < 5 << 10  # KiB
+    assert many > 90 << 10

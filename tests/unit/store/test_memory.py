@@ -151,3 +151,17 @@ def test_the_watch_does_not_keep_it_alive() -> None:
     del memory
     gc.collect()
     assert seen() is None
+
+
+def test_what_was_lent_takes_room_from_what_is_kept_but_never_all_of_it() -> None:
+    memory = PlaintextMemory(100)
+    for number in range(10):
+        memory.put(bytes([number]), bytes(10))
+    memory.lend(30)
+    assert memory.used_bytes == 70
+    memory.lend(70)
+    assert memory.used_bytes == 50
+    memory.lend(-100)
+    for number in range(10, 20):
+        memory.put(bytes([number]), bytes(10))
+    assert memory.used_bytes == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from shardfs.formats.manifest import ChunkRef
 from shardfs.store.cache import Cache
 from shardfs.store.index import Location
 from shardfs.store.store import Store
+from shardfs.transfer import payloads
 from shardfs.transfer.couriers import MAX_AHEAD
 from shardfs.transfer.reader import Reader, _instances
 from tests import stores
@@ -290,3 +292,30 @@ def test_what_is_here_is_not_asked_for(lazy: Store, full: Store, cache: Cache) -
     assert reader.chunk(chunk_id(versions[-1][0]), SIZE) == versions[-1][0]
     reader.close()
     assert reader.traffic.payloads == 2  # the chunk itself and what lies between the cache and the pack here
+
+
+def requests_in_memory() -> list[object]:
+    """Those of all readers, those of other tests included."""
+    return [found for found in gc.get_objects() if isinstance(found, payloads._Request)]
+
+
+def test_what_was_brought_is_freed_once_it_was_taken_and_kept(lazy: Store, full: Store, cache: Cache) -> None:
+    """Not by the collector of cycles, which runs when it likes: hundreds of megabytes would wait for it."""
+    versions = chains(full, 8, 64 << 10)
+    stores.know_remote_packs(lazy, full)
+    source = FolderSource(full)
+    reader = Reader(lazy, cache=cache, remote=lambda _: source)
+    wanted = [ChunkRef(chunk_id(data), 64 << 10) for data in versions[-1]]
+    gc.collect()
+    others = set(map(id, requests_in_memory()))
+    gc.disable()
+    try:
+        reader.bring(wanted)
+        for ref in wanted:
+            reader.chunk(ref.id, ref.size)
+        assert reader.settle()
+        mine = [request for request in requests_in_memory() if id(request) not in others]
+        assert len(mine) <= 1  # the cache's writer may hold the last one for a moment
+    finally:
+        gc.enable()
+    assert len(source.requests) > DEPTH
