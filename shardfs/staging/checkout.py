@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardfs.discovery import STORE_NAME
 from shardfs.errors import AlreadyExistsError, LocalChangesError
 from shardfs.formats.ids import TreeId
 from shardfs.formats.tree import DirEntry, FileEntry, LinkEntry, TreeEntry
@@ -59,13 +60,14 @@ def write_files(
 
     Raises:
         LocalChangesError: an existing file may not be replaced; nothing after it was written.
-        AlreadyExistsError: a directory or a link to one is in the way.
+        AlreadyExistsError: a directory or a link to one is in the way, or a name is that of repositories.
         OutOfSpaceError, ReadOnlyError, StoreError: by the disk. Errors of `FileReader.read_at`.
     """
     report, tell = CheckoutReport(), progress or no_progress
     with os_errors(f"cannot write below {target}"):
         target.mkdir(parents=True, exist_ok=True)
     for path, entry in items:
+        refuse_store(path)
         place = Path(os.fsdecode(os.path.join(os.fsencode(target), *path)))  # noqa: PTH118 - names are bytes
         with os_errors(f"cannot write {place}"):
             _make_parents(target, path[:-1])
@@ -81,6 +83,22 @@ def write_files(
                     tell(report.bytes, total, place.name)
         report.files += 1
     return report
+
+
+def is_of_store(path: TreePath) -> bool:
+    """Whether a path is that of a repository, or below it."""
+    return os.fsencode(STORE_NAME) in path
+
+
+def refuse_store(path: TreePath) -> None:
+    """See that a commit of somebody else does not write into the repository that it is checked out in.
+
+    Raises:
+        AlreadyExistsError: a name in the path is that of repositories.
+    """
+    if is_of_store(path):
+        msg = f"{show(path)} is not written: {STORE_NAME} is the name of repositories; name other files"
+        raise AlreadyExistsError(msg)
 
 
 def _check_replace(place: Path, path: TreePath, entry: TreeEntry, may_replace: MayReplace) -> None:

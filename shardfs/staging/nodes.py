@@ -9,6 +9,7 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
 
+from shardfs.discovery import STORE_NAME
 from shardfs.errors import AreaError, MalformedError
 from shardfs.formats.ids import ChunkId, ManifestId, TreeId
 from shardfs.formats.tree import MAX_NAME_SIZE, DirEntry, FileEntry, LinkEntry, Tree, TreeEntry, check_name
@@ -16,6 +17,8 @@ from shardfs.formats.tree import MAX_NAME_SIZE, DirEntry, FileEntry, LinkEntry, 
 ROOT: Final = 2  # inode number of the area's root directory; 0 and 1 mean "none" and "mount root" to kernels
 _FIRST_INO: Final = 1 << 32  # numbers below stay free for the mount's own nodes
 _INO_MASK: Final = (1 << 63) - 1  # SQLite and off_t are signed 64 bit
+
+_RESERVED: Final = STORE_NAME.encode()
 
 _CHUNK: Final = b"C"
 _MANIFEST: Final = b"M"
@@ -271,8 +274,10 @@ def checked_name(name: bytes) -> bytes:
     """`name` if a new entry can have it.
 
     Raises:
-        AreaError: ENAMETOOLONG, or EINVAL for anything else that is no name.
+        AreaError: EPERM for the name of repositories, ENAMETOOLONG, or EINVAL for anything else that is no name.
     """
+    if name == _RESERVED:  # its content would be written over the repository of whoever checks it out
+        raise AreaError(errno.EPERM, name)
     try:
         return check_name(name)
     except MalformedError:

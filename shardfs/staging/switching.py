@@ -22,7 +22,7 @@ from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
 from shardfs.history import paths
 from shardfs.progress import Progress
 from shardfs.staging.adding import root_of, stat_cache
-from shardfs.staging.checkout import CheckoutReport, write_files
+from shardfs.staging.checkout import CheckoutReport, is_of_store, refuse_store, write_files
 from shardfs.staging.comparing import Comparer, place_of
 from shardfs.staging.statcache import StatCache
 from shardfs.staging.workspace import Workspace
@@ -125,7 +125,7 @@ def _update(repo: Workspace, old: TreeId | None, new: TreeId | None, report: Swi
     blocked: list[str] = []
     in_use = _is_in_use(repo, repo.root, old)
     for change in changes(repo.objects, old, new):
-        if isinstance(change.old or change.new, DirEntry):  # an empty one, of which work trees know nothing
+        if not _is_of_work_tree(change):
             continue
         state = _state(repo.root, comparer, change)
         if state == "modified" and not force:
@@ -148,6 +148,19 @@ def _update(repo: Workspace, old: TreeId | None, new: TreeId | None, report: Swi
     cache.save(repo.store.index.packs())
     report.updated = [paths.show(path) for path, _ in write]
     report.removed = [paths.show(path) for path in remove]
+
+
+def _is_of_work_tree(change: Change) -> bool:
+    """Whether a change concerns work trees.
+
+    Raises:
+        AlreadyExistsError: it would write into a repository.
+    """
+    if change.new is not None:
+        refuse_store(change.path)
+    elif is_of_store(change.path):  # was never written, so what is there is not the commit's
+        return False
+    return not isinstance(change.old or change.new, DirEntry)  # an empty one, of which they know nothing
 
 
 def _in_the_way(remove: Iterable[paths.Path], write: set[paths.Path]) -> set[paths.Path]:

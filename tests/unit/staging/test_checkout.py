@@ -137,6 +137,13 @@ def test_nothing_is_written_through_links(memory: Memory, tmp_path: Path) -> Non
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", [{b".shardfs": {b"config.toml": b"1"}}, {b"d": {b".shardfs": "link"}}])
+def test_nothing_is_written_where_repositories_are(memory: Memory, tmp_path: Path, folder: Folder) -> None:
+    with pytest.raises(AlreadyExistsError, match="name of repositories"):
+        _write(memory, folder, tmp_path)
+    assert not list(tmp_path.rglob(".shardfs"))
+
+
 def test_directories_in_the_way(memory: Memory, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for value in (b"1", "link"):

@@ -79,6 +79,7 @@ def test_missing_names(area: Area) -> None:
         (b"..", errno.EINVAL),
         (b"x/y", errno.EINVAL),
         (b"x\0", errno.EINVAL),
+        (b".shardfs", errno.EPERM),
         (b"n" * 256, errno.ENAMETOOLONG),
     ],
 )
