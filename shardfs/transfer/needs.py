@@ -29,28 +29,29 @@ class Needs:
         self._holds = holds
 
     def of_chunks(self, ids: Iterable[bytes]) -> list[Location]:
-        """Where to get what is missing to decode some chunks; empty when all of it is here or nowhere."""
+        """Where to get what is missing to decode some chunks, in their order; empty when all is here or nowhere."""
         return self._follow({}, ids)
 
     def with_bases(self, locations: Iterable[Location]) -> list[Location]:
         """Payloads at remotes, and those of the bases that they take."""
         found = {location.entry.id: location for location in locations}
-        return self._follow(found, {base for location in found.values() for base in location.entry.bases})
+        return self._follow(found, [base for location in found.values() for base in location.entry.bases])
 
     def _follow(self, found: dict[bytes, Location], ids: Iterable[bytes]) -> list[Location]:
-        """Add to `found` what `ids` need, one level of the chains at a time."""
-        seen = {*found}
-        level = set(ids) - seen
+        """Add to `found` what `ids` need, one level of the chains at a time; what the first needs comes first."""
+        turns = dict.fromkeys(found, 0)  # whose turn it is when they are decoded
+        level = {id_: turn for turn, id_ in enumerate(dict.fromkeys(ids)) if id_ not in turns}
         for _ in range(MAX_BASE_DEPTH + 1):
-            wanted = [id_ for id_ in level if not self._holds(id_)]
+            wanted = {id_: turn for id_, turn in level.items() if not self._holds(id_)}
             if not wanted or len(found) > _MAX_NEEDS:
                 break
-            seen.update(wanted)
-            level = set()
-            for id_, location in self._index.find_many(wanted).items():
-                level.update(self._bases(id_, location, found))
-            level -= seen
-        return list(found.values())
+            turns |= wanted
+            level = {}
+            for id_, location in sorted(self._index.find_many(wanted).items(), key=lambda item: turns[item[0]]):
+                for base in self._bases(id_, location, found):
+                    if base not in turns:
+                        level.setdefault(base, turns[id_])
+        return sorted(found.values(), key=lambda location: turns[location.entry.id])
 
     def _bases(self, id_: bytes, location: Location, found: dict[bytes, Location]) -> tuple[bytes, ...]:
         """The bases of the copy that a reader will decode; one that must come is added to `found`."""

@@ -144,6 +144,27 @@ def test_what_is_brought_is_not_asked_for_again(lazy: Store, full: Store, cache:
     assert again.traffic.requests == 0
 
 
+def test_what_the_first_chunk_needs_is_brought_first(
+    lazy: Store, full: Store, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardfs.transfer.ranges.PIECE", SIZE)
+    monkeypatch.setattr("shardfs.transfer.couriers.MAX_AHEAD", 1)
+    versions = chains(full, 8)
+    stores.know_remote_packs(lazy, full)
+    known = {location(lazy, data): i for version in versions for i, data in enumerate(version)}
+    places = {(found.pack, found.entry.offset): i for found, i in known.items()}
+    source = FolderSource(full)
+    reader = Reader(lazy, cache=cache, remote=lambda _: source)
+    order = [5, 2, 7, 0, 1, 6, 3, 4]
+    reader.bring([ChunkRef(chunk_id(versions[-1][i]), SIZE) for i in order])
+    until = time.monotonic() + 10
+    while reader.traffic.payloads < 8 * (DEPTH + 1):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    asked = [places[pack, offset] for pack, offset, _ in source.requests]
+    assert asked == [i for i in order for _ in range(DEPTH + 1)]
+
+
 def test_threads_that_want_the_same_base_ask_for_it_once(lazy: Store, full: Store) -> None:
     base = noise(0, SIZE)
     datas = [noise(1 + i, SIZE) for i in range(4)]
