@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,7 @@ class _Daemon:
         self._ending = Ending(job.mountpoint, self._clear)
         self._clearing = threading.Lock()
         self._over = threading.Event()
+        self._turn = ExitStack()  # closed when others can see the mount
         self._record = MountRecord(
             mountpoint=job.mountpoint,
             source=job.public_source,
@@ -98,14 +99,23 @@ class _Daemon:
         try:
             exporter = self._export()
             serve = _engine(self._job.options.engine)
+            self._turn.enter_context(records.turn())
+            self._check_free()
             serve(self._vfs, os.fsdecode(self._job.mountpoint), options, self._started)
         finally:
+            self._turn.close()
             if exporter is not None:
                 exporter.close()
             self._ending.serving_ended()
             self._clear()
         _log.info("mount at %s ended", self._job.mountpoint)
         return self._record
+
+    def _check_free(self) -> None:
+        """See that nobody was faster: a second mount would hide the first one."""
+        row = mountinfo.top_row(self._job.mountpoint)
+        if row is not None and row.type == mountinfo.TYPE:
+            raise records.taken(self._job.mountpoint)
 
     def _export(self) -> Exporter | None:
         """Serve metrics, if somebody asked for them."""
@@ -141,6 +151,7 @@ class _Daemon:
                 records.write(record)
             except MountError as error:
                 _log.warning("%s", error)  # the mount works without; `umount` finds it in the kernel's table
+        self._turn.close()
         what = (self._record.source, self._record.mountpoint, self._record.branch, self._job.options.engine)
         _log.info("%s mounted at %s, branch %s, engine %s", *what)
         self._announce(self._record)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from shardfs import mountinfo
 from shardfs.errors import MountError
 
 Status = Literal["alive", "dead"]
+
+_TURN_S: Final = 5.0  # mounting takes milliseconds: who needs longer is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,30 @@ def read(mountpoint: Path) -> MountRecord | None:
     return next((record for record in found if record is not None and record.mountpoint == mountpoint), None)
 
 
+@contextmanager
+def turn() -> Iterator[None]:
+    """Nobody else of this user is between looking for a mount and recording his own meanwhile.
+
+    Without a directory to record mounts in, and after 5 s behind somebody who is stuck, there is no waiting.
+    """
+    fd = _open_folder()
+    try:
+        until = time.monotonic() + _TURN_S
+        while fd is not None and not _locked(fd) and time.monotonic() < until:
+            time.sleep(0.01)
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def taken(mountpoint: Path) -> MountError:
+    """What to tell who wants to mount where a live mount is."""
+    record = read(mountpoint)
+    who = f" by process {record.pid}" if record is not None else ""
+    return MountError(f"{mountpoint} is already mounted{who}; `shardfs umount {mountpoint}` first")
+
+
 def forget(record: MountRecord) -> None:
     """Remove a record, unless the mount point has a newer one."""
     for folder in _folders():
@@ -143,6 +172,23 @@ def _folders() -> list[Path]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folders = [Path(runtime) / "shardfs" / "mounts"] if runtime else []
     return [*folders, state_home() / "mounts"]
+
+
+def _open_folder() -> int | None:
+    folder = _folders()[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _load(path: Path) -> MountRecord | None:

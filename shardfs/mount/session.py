@@ -118,9 +118,7 @@ def _free(point: Path) -> None:
     record = records.read(point)
     alive = record.status == "alive" if record is not None else not probe.is_dead(point)
     if alive:
-        who = f" by process {record.pid}" if record is not None else ""
-        msg = f"{point} is already mounted{who}; `shardfs umount {point}` first"
-        raise MountError(msg)
+        raise records.taken(point)
     _log.warning("%s: the daemon of an earlier mount is gone, the mount is replaced", point)
     umount.detach(point)
     if record is not None:

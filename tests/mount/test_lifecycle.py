@@ -131,6 +131,27 @@ def test_a_live_mount_is_refused(project: Path, point: Path) -> None:
     session.unmount(point)
 
 
+def test_of_mounts_at_the_same_moment_one_is_made(project: Path, point: Path) -> None:
+    ends: list[str] = []
+
+    def mount() -> None:
+        try:
+            session.mount(point, project)
+            ends.append("mounted")
+        except MountError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=mount) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted("already mounted by process" in end for end in ends) == [False, True, True]
+    assert "mounted" in ends
+    session.unmount(point)
+    assert mountinfo.top_row(point) is None
+
+
 def test_read_only_and_other_branches(project: Path, point: Path, tmp_path: Path) -> None:
     with shardfs.open(project) as repo:
         repo.create_branch("exp/one")
