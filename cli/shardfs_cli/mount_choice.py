@@ -12,7 +12,8 @@ from shardfs.mount.options import Engine
 
 # What mount(8) passes on from fstab: said already by how this program mounts, or meant for others.
 _IGNORED: Final = frozenset(
-    {"rw", "dev", "nodev", "suid", "nosuid", "exec", "atime", "noatime", "relatime", "defaults", "default_permissions",
+    {"rw", "dev", "nodev", "suid", "nosuid", "exec", "atime", "noatime", "diratime", "nodiratime", "relatime",
+     "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "defaults", "default_permissions",
      "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "sync", "async"}
 )  # fmt: skip
 _IGNORED_BEGINNINGS: Final = ("x-", "X-", "comment=")
@@ -116,7 +117,8 @@ def _parsed(word: str) -> object:
     try:
         return _VALUES[key](value)
     except ValueError:
-        raise _unknown(word) from None
+        msg = f"-o {word}: {key} cannot be {value!r}; `shardfs mount --help` says what it can be"
+        raise UsageError(msg) from None
 
 
 def _unknown(word: str) -> UsageError:

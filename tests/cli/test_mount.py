@@ -113,6 +113,26 @@ def test_busy_mount_is_not_ended_without_force(project: Shell, models: Path) -> 
         os.close(fd)
 
 
+def test_what_cannot_be_ended_keeps_no_other(project: Shell, models: Path) -> None:
+    ended = project("umount", "nothing", models, "neither", status=1)
+    assert [line.partition(" is not a mount")[0] for line in ended.err.splitlines()] == [
+        f"shardfs: {project.folder / name}" for name in ("nothing", "neither")
+    ]
+    assert not models.exists()
+
+
+def test_words_with_a_wrong_value_are_told_from_unknown_ones(project: Shell) -> None:
+    assert "cannot be 'abc'" in project("mount", "m", "-o", "ro,deadline=abc", status=2).err
+    assert "not an option" in project("mount", "m", "-o", "deadlines=1", status=2).err
+
+
+def test_a_detached_head_is_no_branch(project: Shell) -> None:
+    project.commit("one", a__txt="1")
+    project("switch", "--detach", "HEAD")
+    assert "(no branch)" in project("mount", "m").out
+    project("umount", "m")
+
+
 def test_branch_and_read_only(project: Shell) -> None:
     project.commit("one", a__txt="1")
     project("branch", "exp")

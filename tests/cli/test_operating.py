@@ -239,6 +239,18 @@ def test_printed_unit_starts_what_was_asked_for(project: Shell, point: Path) -> 
     assert running.returncode == 0
 
 
+@pytest.mark.parametrize("form", ["--print-fstab", "--print-systemd"])
+def test_printing_needs_a_source(project: Shell, point: Path, tmp_path: Path, form: str) -> None:
+    printed = project("mount", point, form, "--json")
+    assert schema.problems(SCHEMAS["mount --print-fstab"], printed.json) == []
+    assert printed.json["text"].rstrip("\n") == project("mount", point, form).out.rstrip("\n")
+    (tmp_path / "none").mkdir()
+    assert "no repository" in project("mount", point, form, cwd=tmp_path / "none", status=10).err
+    named = project("mount", point, form, "--source", tmp_path / "later", cwd=tmp_path / "none")
+    assert str(tmp_path / "later") in named.out
+    assert "cannot be combined" in project("mount", point, "--print-fstab", "--print-systemd", status=2).err
+
+
 def test_values_that_fstab_cannot_hold_are_refused(project: Shell, point: Path) -> None:
     assert "a comma ends a word" in project("mount", point, "--log-file", "a,b", "--print-fstab", status=2).err
 

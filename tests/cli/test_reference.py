@@ -49,6 +49,7 @@ def test_every_schema_is_of_a_command() -> None:
         "error",
         "branch NAME",
         "tag NAME",
+        "mount --print-fstab",
         "mounts --check",
         "pin REV",
         "stats --by file",

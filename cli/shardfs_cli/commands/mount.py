@@ -12,6 +12,8 @@ from typing import get_args
 
 import click
 
+import shardfs
+from shardfs.errors import UsageError
 from shardfs.mount import operating
 from shardfs.mount.operating import LogFormat, LogLevel, Operating
 from shardfs.mount.options import Engine
@@ -68,14 +70,11 @@ from shardfs_cli.numbers import Amount
 @click.option(
     "--metrics", metavar="[HOST:]PORT", help="Serve /metrics for Prometheus and /healthz, on 127.0.0.1 without HOST."
 )
+@click.option("--print-fstab", is_flag=True, help="Only print the line of /etc/fstab for these options.")
+@click.option("--print-systemd", is_flag=True, help="Only print a unit of systemd for these options.")
 @click.option(
-    "--print-fstab", "printed", flag_value="fstab", default=None,
-    help="Only print the line of /etc/fstab for these options.",
-)  # fmt: skip
-@click.option(
-    "--print-systemd", "printed", flag_value="systemd", help="Only print a unit of systemd for these options."
+    "--source", default=".", metavar="PLACE", help="Directory of the repository, or a URL as --remote (default: here)."
 )
-@click.option("--source", default=".", hidden=True, help="Directory of the repository, or a URL.")
 @click.pass_obj
 def command(
     context: Context,
@@ -84,7 +83,8 @@ def command(
     *,
     foreground: bool,
     words: tuple[str, ...],
-    printed: str | None,
+    print_fstab: bool,
+    print_systemd: bool,
     **chosen: object,
 ) -> None:
     """Show every version as a read-only directory below MOUNTPOINT, and a writable staging directory.
@@ -100,8 +100,11 @@ def command(
         choice = replace(choice, remote=choice.source)
     if choice.metrics is not None:
         operating.address(choice.metrics)  # a mistake is found before anything happens
-    if printed is not None:
-        context.output.line(_printed(mountpoint, choice, printed).rstrip("\n"))
+    if print_fstab and print_systemd:
+        msg = "--print-fstab and --print-systemd cannot be combined"
+        raise UsageError(msg)
+    if print_fstab or print_systemd:
+        _print(context, _printed(mountpoint, choice, "fstab" if print_fstab else "systemd"))
         return
     if choice.deadline is not None:
         os.environ["SHARDFS_DEADLINE"] = str(choice.deadline)  # the daemon inherits it
@@ -136,7 +139,8 @@ def _mount(context: Context, mountpoint: str, choice: Choice, *, foreground: boo
     if context.output.json:
         context.output.document(record_json(record, record.status))
     if not foreground:
-        kind = "read-only" if record.read_only else f"branch {record.branch}"
+        branch = "no branch" if record.branch is None else f"branch {record.branch}"
+        kind = "read-only" if record.read_only else branch
         context.output.note(f"mounted {output.name(record.source)} on {output.name(str(record.mountpoint))} ({kind})")
 
 
@@ -149,6 +153,13 @@ def _operating(choice: Choice, *, verbose: bool) -> Operating:
     )
 
 
+def _print(context: Context, text: str) -> None:
+    if context.output.json:
+        context.output.document({"text": text})
+    else:
+        context.output.line(text.rstrip("\n"))
+
+
 def _printed(mountpoint: str, choice: Choice, form: str) -> str:
     """The line of fstab or the unit of systemd that mounts the same."""
     from shardfs.mount import units
@@ -156,7 +167,7 @@ def _printed(mountpoint: str, choice: Choice, form: str) -> str:
 
     point = Path(os.path.abspath(file_path(mountpoint)))  # noqa: PTH100 - looks at nothing
     remote = choice.remote is not None
-    source = absolute(choice.remote) if choice.remote is not None else str(Path(choice.source).resolve())
+    source = absolute(choice.remote) if choice.remote is not None else _directory(choice.source)
     if choice.log_file is not None:
         choice = replace(choice, log_file=str(file_path(choice.log_file).absolute()))
     words = words_of(choice)
@@ -168,3 +179,10 @@ def _printed(mountpoint: str, choice: Choice, form: str) -> str:
     command = [str(Path(program).absolute()), "mount", "-f", *place, *given, "--", str(point)]
     user = getpass.getuser() if os.geteuid() else None
     return units.service(command, point, source, user=user, remote=remote)
+
+
+def _directory(source: str) -> str:
+    """A source as an absolute path. One that was named may be yet to come; the default has to be a repository."""
+    if source == ".":
+        shardfs.open(source).close()
+    return str(Path(source).resolve())
