@@ -302,6 +302,25 @@ def test_commits_of_a_mount_and_of_a_command_make_one_line(
         assert len(done) >= rounds
 
 
+def test_what_a_command_adds_and_commits_is_there_all_the_time(
+    project: Path, point: Path, tmp_path: Path, options: MountOptions
+) -> None:
+    """The commit settles what was added, and gives it other inode numbers than those that the kernel knows."""
+    (project / "folder").mkdir()
+    (project / "folder" / "file").write_bytes(b"added")
+    with mounting(project, point, tmp_path / "home", **vars_of(options)) as mounted, shardfs.open(project) as repo:
+        repo.add([project / "folder"])
+        folder = mounted.staging / "folder"
+        assert (folder / "file").read_bytes() == b"added"
+        repo.commit("a folder")
+        assert (folder / "file").read_bytes() == b"added"
+        assert os.listdir(folder) == ["file"]
+        with pytest.raises(FileNotFoundError):
+            (folder / "missing").stat()
+        (folder / "new").mkdir()
+        (folder / "file").chmod(0o755)
+
+
 def test_a_file_that_is_written_during_commits_is_whole_in_each(
     project: Path, point: Path, tmp_path: Path, options: MountOptions
 ) -> None:

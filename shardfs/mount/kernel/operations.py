@@ -71,12 +71,29 @@ class Operations:
         """The reply to a request.
 
         Raises:
-            OSError: with the errno that the program gets. ENOSYS: the kernel need not ask for this again.
+            OSError: with the errno that the program gets. ENOSYS: the kernel need not ask for this again. ESTALE: the
+                node is gone, and its name may lead to another one: the kernel looks it up again.
         """
         handler = self._answers.get(request.opcode)
         if handler is None:
             raise FsError(errno.ENOSYS)
-        return handler(request)
+        try:
+            return handler(request)
+        except FsError as error:
+            if error.errno == errno.ENOENT and self._is_gone(request.nodeid):
+                raise FsError(errno.ESTALE) from error
+            raise
+
+    def _is_gone(self, nodeid: int) -> bool:
+        """Whether a node is no longer there; a commit gives others to names that it settles."""
+        known = self._table.get(nodeid)
+        if known.is_committed or known.handles:
+            return False
+        try:
+            self._vfs.getattr(known.node)
+        except FsError as error:
+            return error.errno == errno.ENOENT
+        return False
 
     def is_quick(self, request: Request) -> bool:
         """Whether the answer needs nothing but memory: no lock that is held for long, no disk, no remote.

@@ -131,7 +131,7 @@ def test_a_file_is_made_written_renamed_and_lives_without_a_name(kernel: Kernel)
     assert ATTR.unpack_from(kernel.ask(Opcode.GETATTR, node, bytes(16)), ATTR_OUT.size)[1] == 5
     assert kernel.ask(Opcode.READ, node, READ_IN.pack(number, 0, 100)) == b"hello"
     kernel.ask(Opcode.RELEASE, node, HANDLE_IN.pack(number))
-    assert code(lambda: kernel.ask(Opcode.GETATTR, node, bytes(16))) == errno.ENOENT
+    assert code(lambda: kernel.ask(Opcode.GETATTR, node, bytes(16))) == errno.ESTALE
 
 
 def test_attributes_are_set_one_by_one(kernel: Kernel) -> None:
