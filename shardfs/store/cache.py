@@ -413,6 +413,8 @@ class Cache:
         Raises:
             OSError, sqlite3.Error: by the disk.
         """
+        if enough(change.reserved()):
+            return True
         items = change.items()
         staying = sum(item.reserved for item in items if plain_files.stays(live.folder, pinned, item))
         return enough(staying) and self._drop_oldest(live, change, items, enough, pinned)

@@ -47,6 +47,10 @@ CREATE TABLE IF NOT EXISTS files (
 """
 
 
+_RESERVED: Final = (
+    "SELECT (SELECT coalesce(sum(reserved), 0) FROM segments) + (SELECT coalesce(sum(size), 0) FROM files)"
+)
+
 _Numbers = TypeVar("_Numbers", bound=tuple[int, ...])
 
 
@@ -198,8 +202,7 @@ class CacheIndex:
 
     def reserved(self) -> int:
         """Bytes counted against the limit."""
-        sql = "SELECT (SELECT coalesce(sum(reserved), 0) FROM segments) + (SELECT coalesce(sum(size), 0) FROM files)"
-        return int(self._rows(sql)[0][0])
+        return int(self._rows(_RESERVED)[0][0])
 
     def totals(self) -> tuple[int, int, int, int, int]:
         """Number of records, bytes of their payloads, number of segments, number of whole plain files, their bytes."""
@@ -229,6 +232,10 @@ class Change:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    def reserved(self) -> int:
+        """Bytes counted against the limit."""
+        return int(self._connection.execute(_RESERVED).fetchone()[0])
 
     def items(self) -> list[Item]:
         """All segments and plain files, least recently used first."""

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from blake3 import blake3
 
@@ -50,11 +50,26 @@ class Pin:
         return sum(self.files.values())
 
 
+_Stamps = dict[Path, tuple[int, int, int]]  # inode, bytes and time of change of each file
+
+
+class _Found(NamedTuple):
+    """What was read when the files were these."""
+
+    stamps: _Stamps
+    pins: list[Pin]
+    ids: dict[bytes, int]
+
+
 class Pins:
-    """The pins of one cache directory. Any process may add and remove them at any time."""
+    """The pins of one cache directory. Any process may add and remove them at any time.
+
+    Safe to share between threads. Files that did not change are not read again.
+    """
 
     def __init__(self, cache_directory: Path) -> None:
         self._folder = cache_directory / _FOLDER
+        self._found = _Found({}, [], {})
 
     def all(self) -> list[Pin]:
         """All pins, by repository and name; files that hold none are left out.
@@ -62,16 +77,11 @@ class Pins:
         Raises:
             OSError: the folder cannot be read.
         """
-        found = []
-        with suppress(FileNotFoundError):
-            for path in self._folder.glob("*.json"):
-                with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-                    found.append(_from_json(json.loads(path.read_text("utf-8"))))
-        return sorted(found, key=lambda pin: (pin.repository, pin.revision, pin.path))
+        return list(self._current().pins)
 
     def ids(self) -> dict[bytes, int]:
         """Size by id of all files that are pinned; OSError as `all`."""
-        return {id_: size for pin in self.all() for id_, size in pin.files.items()}
+        return dict(self._current().ids)
 
     def add(self, pin: Pin) -> None:
         """Remember a pin, durably; one of the same name in the same repository is replaced.
@@ -101,6 +111,29 @@ class Pins:
             OSError: its file is there and cannot be removed.
         """
         self._path(pin).unlink(missing_ok=True)
+
+    def _current(self) -> _Found:
+        stamps = self._stamps()
+        found = self._found
+        if found.stamps != stamps:
+            pins = []
+            for path in stamps:
+                with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+                    pins.append(_from_json(json.loads(path.read_text("utf-8"))))
+            pins.sort(key=lambda pin: (pin.repository, pin.revision, pin.path))
+            ids = {id_: size for pin in pins for id_, size in pin.files.items()}
+            self._found = found = _Found(stamps, pins, ids)
+        return found
+
+    def _stamps(self) -> _Stamps:
+        stamps = {}
+        with suppress(FileNotFoundError), os.scandir(self._folder) as files:
+            for file in files:
+                if file.name.endswith(".json"):
+                    with suppress(FileNotFoundError):
+                        status = file.stat()
+                        stamps[Path(file)] = status.st_ino, status.st_size, status.st_mtime_ns
+        return stamps
 
     def _path(self, pin: Pin) -> Path:
         name = "\0".join((pin.repository, pin.revision, pin.path))

@@ -285,8 +285,9 @@ class PlainFiles:
         known = live.index.file(id_)
         if known is not None and not _is_lost(live.folder, known):
             return None
-        # First whether all that may go would be enough: what is here does not go for a file that cannot be made.
-        if size > self._cache.room_on_disk() or not self._cache.keep_floor(live, size):
+        # Whether all that may go would be enough comes first: nothing goes for a file that cannot be made.
+        is_low = self._cache.above_floor(live.folder) < size
+        if is_low and (size > self._cache.room_on_disk() or not self._cache.keep_floor(live, size)):
             return None
         self._cache.flush(live)
         pinned = self._cache.pins.ids()

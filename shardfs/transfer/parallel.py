@@ -39,7 +39,7 @@ def in_order(
     Args:
         work: called with each item, in any thread.
         items: taken as they are needed.
-        threads: how many.
+        threads: how many at most.
         ahead: most that is begun or done and not taken yet, in what `size` says; one item always is.
         size: of an item.
 
@@ -56,22 +56,23 @@ def in_order(
                 job.error = error
             job.done.set()
 
-    for _ in range(threads):
-        # Daemons: a program that is interrupted does not wait for a silent remote.
-        threading.Thread(target=run, name="shardfs-parallel", daemon=True).start()
+    started = taken = 0
     try:
         waiting: deque[_Job[_Item, _Result]] = deque()
-        taken = 0
         for item in items:
             taken += size(item)
             while waiting and taken > ahead:
                 job = waiting.popleft()
                 taken -= size(job.item)
                 yield job.wait()
+            if started < threads:
+                # Daemons: a program that is interrupted does not wait for a silent remote.
+                threading.Thread(target=run, name="shardfs-parallel", daemon=True).start()
+                started += 1
             waiting.append(_Job(item))
             queue.put(waiting[-1])
         while waiting:
             yield waiting.popleft().wait()
     finally:
-        for _ in range(threads):
+        for _ in range(started):
             queue.put(None)

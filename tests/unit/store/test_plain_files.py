@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,18 @@ def test_pinned_files_stay_and_payloads_make_room(cache: Cache) -> None:
     cache.pins.remove(kept)
     cache.clear()
     assert cache.files.totals() == (0, 0)
+
+
+def test_pins_of_others_are_seen(cache: Cache) -> None:
+    others = Pins(cache.directory)
+    kept = pin(cache, 1)
+    assert others.ids() == kept.files
+    moved = replace(kept, files={ident(2): MIB})
+    cache.pins.add(moved)
+    assert others.all() == [moved]
+    assert others.ids() == moved.files
+    cache.pins.remove(moved)
+    assert not others.ids()
 
 
 def test_damaged_pin_is_left_out(cache: Cache) -> None:
