@@ -18,7 +18,7 @@ def find_store(start: Path) -> Path:
     mount (whose `.shardfs/config.json` names its repository). A directory on a dead mount counts as empty.
 
     Raises:
-        RepositoryNotFoundError: none of them belongs to a repository.
+        RepositoryNotFoundError: none of them belongs to a repository, or it is a mount of a remote.
     """
     start = start.absolute()
     if ".." in start.parts:  # /a/b/../c is not below /a/b
@@ -52,7 +52,11 @@ def _mounted_store(config: Path) -> Path | None:
     if not _is_file(config):
         return None
     try:
-        store = Path(json.loads(config.read_text("utf-8"))["repository"])
+        told = json.loads(config.read_text("utf-8"))
+        if "url" in told:
+            msg = f"{config.parent.parent} shows {told['url']}, of which there is no clone; `shardfs clone` makes one"
+            raise RepositoryNotFoundError(msg)
+        store = Path(told["repository"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return store if _is_file(store / "config.toml") else None

@@ -15,6 +15,7 @@ from shardfs import __version__
 from shardfs.errors import FsError, ShardfsError
 from shardfs.formats.commit import MAX_MESSAGE_SIZE
 from shardfs.mount.causes import Causes
+from shardfs.mount.job import public_url
 from shardfs.mount.names import directory
 from shardfs.mount.nodes import CONTROL_INO, FIRST_CONTROL_FILE_INO, Attr, Handle, Named, Node
 from shardfs.mount.source import Source
@@ -167,8 +168,9 @@ class ControlView(View):
         return _json({key: _plain(value) for key, value in self._stats.snapshot().items()})
 
     def _config(self) -> bytes:
-        # A view of a remote has no repository that commands could work on.
-        place = {"url": self._source.url} if self._source.url else {"repository": str(self._source.store_path)}
+        # A view of a remote has no repository that commands could work on. With --allow-other everybody reads this.
+        url = self._source.url
+        place = {"url": public_url(url)} if url else {"repository": str(self._source.store_path)}
         return _json(
             {
                 **place,

@@ -33,11 +33,8 @@ class Job:
 
     @property
     def public_source(self) -> str:
-        """The source without user name and password: everybody can read /proc/mounts and command lines."""
-        if not self.remote:
-            return self.source
-        parts = urlsplit(self.source)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+        """The source as everybody may see it, in /proc/mounts and command lines."""
+        return public_url(self.source) if self.remote else self.source
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,3 +51,9 @@ class Job:
             value["made_mountpoint"],
             Operating.from_json(value["operating"]),
         )
+
+
+def public_url(url: str) -> str:
+    """A URL without user name, password and query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -67,6 +67,15 @@ def test_a_mount_names_its_repository(tmp_path: Path) -> None:
     assert find_store(mount / "versions") == store
 
 
+def test_a_mount_of_a_remote_has_no_repository(tmp_path: Path) -> None:
+    _store(tmp_path / ".shardfs")  # is not the one that the mount shows
+    mount = tmp_path / "m"
+    (mount / ".shardfs").mkdir(parents=True)
+    (mount / ".shardfs/config.json").write_text('{"url": "http://example.org/demo"}')
+    with pytest.raises(RepositoryNotFoundError, match=r"m shows http://example\.org/demo"):
+        find_store(mount)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"repository": 5}', '{"repository": "/nowhere"}', '{"repository": "a\\u0000b"}', "\xff"]
 )

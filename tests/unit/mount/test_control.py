@@ -72,6 +72,11 @@ def test_a_message_without_end_is_refused(vfs: Vfs) -> None:
     assert code(lambda: vfs.write(handle, 1 << 20, b"x")) == errno.EFBIG
 
 
+def test_the_password_of_a_remote_is_not_told(source: MemorySource, vfs: Vfs) -> None:
+    source.url = "https://ada:secret@example.org:8750/demo?key=secret"
+    assert json.loads(content(vfs, b".shardfs/config.json"))["url"] == "https://example.org:8750/demo"
+
+
 def test_what_the_mount_tells_about_itself(source: MemorySource, vfs: Vfs) -> None:
     config = json.loads(content(vfs, b".shardfs/config.json"))
     assert config["repository"] == str(source.store_path)
