@@ -7,9 +7,10 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
-from shardfs.errors import FsError
+from shardfs.errors import FsError, ShardfsError
 from shardfs.mount.magic import PREFIX, magic_xattr
 from shardfs.mount.names import UNCOUNTED
 from shardfs.mount.nodes import Attr, Handle, Named, Node
@@ -95,6 +96,12 @@ class StagedView(View):
         self._in_session = False
         self._area: Area = source.area(branch)
         self.root = Node(self, self._area.root, stat.S_IFDIR, self._area.root)
+
+    def describe(self, node: Node) -> str:
+        """The name in staging, or the number where there is none any more."""
+        with suppress(ShardfsError, OSError):
+            return f"staging:{os.fsdecode(self._area.stat(node.key).name)}"
+        return f"staging:{node.ino}"
 
     def rebase(self) -> None:
         """Follow the branch's tip after another process moved it."""

@@ -396,4 +396,4 @@ def _subject(node: Node) -> str:
     entry = getattr(node.key, "entry", None)
     name = getattr(entry, "name", b"") or b""
     commit = getattr(node.key, "commit", b"")
-    return f"{commit.hex()[:12]}:{os.fsdecode(name)}" if commit else f"{type(node.view).__name__}:{node.ino}"
+    return f"{commit.hex()[:12]}:{os.fsdecode(name)}" if commit else node.view.describe(node)

@@ -12,6 +12,10 @@ from shardfs.mount.nodes import Attr, Handle, Named, Node
 class View:
     """One part of a mount: it answers for the nodes that it made."""
 
+    def describe(self, node: Node) -> str:
+        """What a node is, for people; never raises."""
+        return f"{type(self).__name__}:{node.ino}"
+
     def lookup(self, parent: Node, name: bytes) -> Node:
         """The entry `name` of a directory.
 

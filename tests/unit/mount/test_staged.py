@@ -106,5 +106,7 @@ def test_two_mounts_read_one_area_and_one_of_them_writes(vfs: Vfs, second: Vfs, 
     assert content(second, b"staging/new") == b"data"
     assert code(lambda: write(second, b"other", b"data")) == errno.EBUSY
     assert b"a test" in second.causes.text()
+    assert code(lambda: second.open(second.resolve(b"staging/new"), os.O_RDWR)) == errno.EBUSY
+    assert b" open staging:new " in second.causes.text()
     second.unlink(second.resolve(b"staging"), b"a.txt")  # names need no handle
     assert b"a.txt" not in names(vfs, b"staging")
