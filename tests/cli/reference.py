@@ -31,6 +31,7 @@ PYTHON_PAGE = REFERENCE / "python.md"
 _MARK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 _COMMON = {"--json", "--quiet", "--verbose", "--debug", "--help"}
 
+BEFORE = "`-C` and `--version` stand before the name of the command, the others there or behind it.\n\n"
 COMPLETION = """Completion of commands and options in the shell, from the line that starts it:
 
 ```sh
@@ -69,7 +70,7 @@ def all_commands() -> Iterator[tuple[str, Command | CommandGroup]]:
 def cli_page() -> str:
     """The text of cli.md."""
     by_name = dict(all_commands())
-    parts = [CLI_HEAD, "## Options of every command\n\n", _options(cli, common=True), "\n", COMPLETION]
+    parts = [CLI_HEAD, "## Options of every command\n\n", BEFORE, _options(cli, common=True), "\n", COMPLETION]
     for title, names in SECTIONS.items():
         parts.append(f"## {title}\n\n")
         for full, command in by_name.items():
