@@ -215,7 +215,8 @@ class Repository(Caching):
 
         With its path in the commit the order of the reads is kept when the reader is closed, and used the next time.
         """
-        return FileReader(entry, self.objects, self.reader, partial(self._ahead.watch, path=path), self.reader.holds)
+        watch = partial(self._ahead.watch, path=path)
+        return FileReader(entry, self.objects, self.reader, watch, self.reader.holds, self._tier.chunk)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""

@@ -130,7 +130,7 @@ class Wiring:
 
     def open_once(self, entry: FileEntry) -> FileReader:
         """The content of a file that is read from front to back: few of its chunks stay in memory."""
-        return FileReader(entry, self.objects, self.chunks, self._ahead_once.watch)
+        return FileReader(entry, self.objects, self.chunks, self._ahead_once.watch, rescue=self._tier.chunk)
 
     def _far_limit(self) -> int:
         return min(FAR, self.settings.memory_budget // 8) if self.settings.remotes else 0

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from shardfs.errors import ObjectCorruptedError
+from shardfs.errors import ObjectCorruptedError, ShardfsError
 from shardfs.formats.ids import ChunkId
 from shardfs.formats.manifest import ChunkRef, Manifest
 from shardfs.formats.tree import FileEntry
@@ -53,6 +53,10 @@ Watching = Callable[[FileEntry, Manifest, Callable[[int, int], bytes]], Watcher]
 """Makes the watcher of a file, given its chunks and a way to read it that is not watched."""
 
 
+Rescue = Callable[[FileEntry, ChunkRef, int], bytes | None]
+"""Gives a chunk at an offset of a file from a copy of the whole file, verified; None when it cannot."""
+
+
 class FileReader:
     """Random access to one file of a commit. Safe to share between threads."""
 
@@ -63,6 +67,7 @@ class FileReader:
         chunks: ChunkSource,
         watch: Watching | None = None,
         holds: Callable[[ChunkId], bool] = lambda _id: False,
+        rescue: Rescue = lambda _entry, _chunk, _offset: None,
     ) -> None:
         """Open a file.
 
@@ -72,11 +77,14 @@ class FileReader:
             chunks: reads its chunks.
             watch: makes the watcher of the reads; None for none.
             holds: whether `chunks` has a chunk in memory.
+            rescue: gives chunks that `chunks` cannot.
         """
         self.entry = entry
         self.manifest = manifest_of(entry, objects)
         self._chunks = chunks
         self._holds = holds
+        self._rescue = rescue
+        self._is_rescued = False
         self._watcher = None if watch is None else watch(entry, self.manifest, self._unwatched)
 
     @property
@@ -111,7 +119,7 @@ class FileReader:
         for chunk in self.manifest.chunks:
             if self._watcher is not None:
                 self._watcher.read(offset, chunk.size)
-            yield self._chunks.chunk(chunk.id, chunk.size)
+            yield self._chunk(chunk, offset)
             offset += chunk.size
 
     def close(self) -> None:
@@ -125,9 +133,23 @@ class FileReader:
     def _pieces(self, offset: int, size: int) -> list[bytes | memoryview]:
         parts: list[bytes | memoryview] = []
         for chunk, start, end in self.manifest.locate(offset, size):
-            data = self._chunks.chunk(chunk.id, chunk.size)
+            data = self._chunk(chunk, offset - start)
+            offset += end - start
             parts.append(data if end - start == len(data) else memoryview(data)[start:end])
         return parts
+
+    def _chunk(self, chunk: ChunkRef, offset: int) -> bytes:
+        # Who was rescued once does not wait for a silent remote again.
+        if self._is_rescued and (data := self._rescue(self.entry, chunk, offset)) is not None:
+            return data
+        try:
+            return self._chunks.chunk(chunk.id, chunk.size)
+        except ShardfsError:
+            data = self._rescue(self.entry, chunk, offset)
+            if data is None:
+                raise
+            self._is_rescued = True
+            return data
 
 
 class ContentFile(io.RawIOBase):

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from shardfs import threads
 from shardfs.errors import ShardfsError
 from shardfs.formats.ids import chunk_id
-from shardfs.formats.manifest import Manifest
+from shardfs.formats.manifest import ChunkRef, Manifest
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import FileReader
 from shardfs.store.plain_files import PlainFiles, Stamp
@@ -104,6 +104,20 @@ class Tier:
         os.close(fd)
         self._want("check", id_, lambda: self._check_again(id_, entry))
         return None
+
+    def chunk(self, entry: FileEntry, chunk: ChunkRef, offset: int) -> bytes | None:
+        """A chunk at an offset of a content, verified, from its plain file, which need not be checked; None without."""
+        id_ = content_of(entry)
+        fd = self.files.open(id_) if id_ is not None and self.is_on else None
+        if fd is None:
+            return None
+        try:
+            data = os.pread(fd, chunk.size, offset)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return data if chunk_id(data) == chunk.id else None
 
     def path(self, entry: FileEntry) -> Path | None:
         """Where the checked plain file of a content is; None when there is none."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import shardfs
-from shardfs.errors import OutOfSpaceError
+from shardfs.errors import ChunkCorruptedError, OutOfSpaceError
 from shardfs.formats.tree import FileEntry
 from shardfs.repository import Repository
 
@@ -282,3 +282,24 @@ def test_closed_repository_leaves_nothing_open(project: Path) -> None:
             repo._cache.clear()
             folder = str(repo._cache.directory)
     eventually(lambda: not any(target.startswith(folder) for target in targets()))
+
+
+def test_what_is_pinned_is_read_without_the_remote(project: Path, tmp_path: Path) -> None:
+    shardfs.clone(str(project / ".shardfs"), tmp_path / "clone").close()
+    with shardfs.open(tmp_path / "clone") as lazy:
+        lazy.pin("HEAD", "model.bin")
+        lazy._cache.evict({chunk.id for chunk in lazy.open_entry(entry(lazy)).manifest.chunks})
+        kept = lazy.plain_path(entry(lazy))
+        assert kept is not None
+    project.rename(tmp_path / "elsewhere")
+    with shardfs.open(tmp_path / "clone") as lazy, lazy.read("HEAD:model.bin") as file:
+        assert file.read() == CONTENT
+        assert b"".join(lazy.open_once(entry(lazy)).blocks()) == CONTENT
+    kept.chmod(0o600)
+    with kept.open("r+b") as damaged:
+        damaged.write(bytes(8))
+    with shardfs.open(tmp_path / "clone") as lazy, lazy.read("HEAD:model.bin") as file:
+        with pytest.raises(ChunkCorruptedError):
+            file.read()
+        file.seek(2 * MIB)
+        assert file.read() == CONTENT[2 * MIB :]
