@@ -109,7 +109,7 @@ class Caching(Wiring):
             The bytes that this freed.
 
         Raises:
-            UsageError: some are pinned and `force` is not set. Without a revision pinned files just stay.
+            ConflictError: some are pinned and `force` is not set. Without a revision pinned files just stay.
         """
         from shardfs.transfer import keeping
 

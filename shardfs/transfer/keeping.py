@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shardfs.errors import RefNotFoundError, UsageError
+from shardfs.errors import ConflictError, RefNotFoundError, UsageError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.history.content import manifest_of
 from shardfs.history.objects import Objects
@@ -123,7 +123,7 @@ def evict(cache: Cache, objects: Objects, files: Files, *, force: bool) -> int:
     """Remove the plain files of contents and what the cache has of their chunks; returns the bytes that this freed.
 
     Raises:
-        UsageError: some are pinned and `force` is not set; nothing was removed. With it, their pins go too.
+        ConflictError: some are pinned and `force` is not set; nothing was removed. With it, their pins go too.
         ObjectNotFoundError, ObjectCorruptedError, RemoteError: a manifest cannot be read.
     """
     ids = {id_ for _, entry in files if (id_ := content_of(entry)) is not None}
@@ -145,7 +145,7 @@ def _release(cache: Cache, ids: Collection[bytes], *, force: bool) -> None:
     if keeping and not force:
         names = ", ".join(p.name for p in keeping[:3])
         msg = f"pinned by {names}: `shardfs unpin` first, or --force to take the pin back too"
-        raise UsageError(msg)
+        raise ConflictError(msg)
     with os_errors("cannot unpin"):
         for found in keeping:
             cache.pins.remove(found)

@@ -40,7 +40,7 @@ def test_transcript(clone: Shell) -> None:
     assert re.fullmatch(
         rf"v1:weights\.bin  [0-9a-f]{{12}}  2\.0 MB  here  {clone.folder}/\.shardfs\n", clone("pin").out
     )
-    refused = clone("evict", "v1", status=2)
+    refused = clone("evict", "v1", status=15)
     assert "pinned by v1:weights.bin" in refused.err
     clone("evict", "--all")
     assert "2.0 MB" in clone("warm", "v1:weights.bin", "--check").out
@@ -53,6 +53,12 @@ def test_force_evicts_what_is_pinned(clone: Shell) -> None:
     clone("pin", "v1")
     clone("evict", "v1", "--force")
     assert clone("pin", "--json").json == []
+
+
+def test_what_was_read_into_memory_is_told(clone: Shell) -> None:
+    assert clone("warm", "v1:weights.bin", "--page-cache").out.endswith(", 2.0 MB read into memory\n")
+    clone("config", "set", "cache.files", "false")  # and without a mount there is nothing to read
+    assert clone("warm", "v1:weights.bin", "--page-cache").out.endswith(", 0 B read into memory\n")
 
 
 def test_documents(clone: Shell) -> None:

@@ -9,9 +9,14 @@ from shardfs_cli import output
 from shardfs_cli.command import READS
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
+from shardfs_cli.exit_status import ExitStatus
 
 
-@define("evict", exits=READS, examples=("shardfs evict v1", "shardfs evict HEAD:weights", "shardfs evict --all"))
+@define(
+    "evict",
+    exits=(*READS, ExitStatus.CONFLICT),
+    examples=("shardfs evict v1", "shardfs evict HEAD:weights", "shardfs evict --all"),
+)
 @click.argument("where", metavar="[REV[:PATH]]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Everything in the cache, of all repositories.")
 @click.option("-f", "--force", is_flag=True, help="Also what is pinned; the pins go too.")

@@ -54,12 +54,12 @@ def command(context: Context, where: str, *, tensors: str | None, page_cache: bo
             return
         with bar(context, "warm") as progress:
             report = repository.warm(rev, path, tensors=tensors, page_cache=page_cache, progress=progress)
-            through = _read_mount(context, repository, rev, path, progress) if page_cache else 0
+            through = _read_mount(context, repository, rev, path, progress) if page_cache else None
     show_report(context, where, commit, report, through)
 
 
-def show_report(context: Context, where: str, commit: str, report: WarmReport, through: int = 0) -> None:
-    """Print what was brought here; `through` are bytes that were read from a mount."""
+def show_report(context: Context, where: str, commit: str, report: WarmReport, through: int | None = None) -> None:
+    """Print what was brought here; `through` are bytes that were read from a mount, None if nobody wanted that."""
     out = context.output
     if out.json:
         document = {
@@ -71,7 +71,7 @@ def show_report(context: Context, where: str, commit: str, report: WarmReport, t
             "made": report.made,
             "made_bytes": report.made_bytes,
             "page_cache_bytes": report.page_cache_bytes,
-            "mount_bytes": through,
+            "mount_bytes": through or 0,
         }
         out.document(document)
         return
@@ -80,7 +80,8 @@ def show_report(context: Context, where: str, commit: str, report: WarmReport, t
         what = f"{output.count(report.tensors, 'tensor')} in {what}"
     fetched = f"fetched {output.size(report.fetched_bytes)}" if report.fetched_bytes else "nothing to fetch"
     made = f", {output.count(report.made, 'plain file')} made" if report.made else ""
-    memory = f", {output.size(report.page_cache_bytes)} read into memory" if report.page_cache_bytes else ""
+    read = max(report.page_cache_bytes, through or 0)  # the same files in two places
+    memory = f", {output.size(read)} read into memory" if read or through is not None else ""
     out.note(f"{output.name(where)}: {what}, {output.size(report.bytes)}; {fetched}{made}{memory}")
 
 
