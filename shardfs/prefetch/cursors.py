@@ -7,12 +7,15 @@ reader is a run of bytes that grows at its end, not a descriptor and not a threa
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from shardfs.prefetch.extents import Extents
+from shardfs.prefetch.walk import Walk
+from shardfs.prefetch.want import Want
 
 TOLERANCE: Final = 512 << 10  # bytes by which requests of one reader may be out of order
 FIRST_WINDOW: Final = 1 << 20  # bytes loaded ahead of a reader that has read on for the first time
+FRONT_WINDOW: Final = 4 << 20  # bytes fetched from a remote ahead of one that began at the front: it reads all, mostly
 NEAR: Final = 4 << 20  # bytes decoded ahead of a reader: two cores decode two chunks while one is copied
 CORES: Final = max(2, len(os.sched_getaffinity(0)))
 _SHORT_WHILE: Final = 16 << 20  # bytes that all readers of a file read meanwhile
@@ -58,22 +61,6 @@ class Run:
         self.goes_on = False
 
 
-class Want(NamedTuple):
-    """What a reader will want next; either range may be empty.
-
-    Attributes:
-        reader: whose end the bytes are ahead of.
-        distance: bytes between that end and the first range.
-        near: ranges to decode, in the order in which they will be wanted.
-        far: ranges behind those, to bring from a remote.
-    """
-
-    reader: object
-    distance: int
-    near: tuple[tuple[int, int], ...]
-    far: tuple[tuple[int, int], ...]
-
-
 class Cursors:
     """The readers of one file. Not safe to share between threads.
 
@@ -81,6 +68,7 @@ class Cursors:
         active: the readers; the one that read last at the end.
         legs: what was read, in this order; None when that is no order.
         extents: where tensors are, once that is known.
+        walk: the one that touches the beginnings of tensors.
         dropped: the reader that the last call of `read` gave up for another one, if any.
     """
 
@@ -88,6 +76,7 @@ class Cursors:
         self.active: list[Run] = []
         self.legs: list[Leg] | None = []
         self.extents: Extents | None = None
+        self.walk = Walk()
         self.dropped: Run | None = None
         self._size = size
         self._leg_size = max(_LEG, size // _FEW_LEGS)
@@ -97,9 +86,9 @@ class Cursors:
         """Note a read of [offset, stop); what that reader will want, at most `limit` bytes ahead."""
         self.dropped = None
         run = self._run(offset, stop)
-        if run is None or not run.goes_on:
-            return None
-        return self._ahead(run, limit)
+        if run is not None and run.goes_on:
+            return self._ahead(run, limit)
+        return None if self.extents is None else self.walk.read(offset, stop, limit, self.extents)
 
     def read_all(self, limit: int) -> Want | None:
         """The whole file will be read from its beginning on."""
@@ -165,11 +154,13 @@ class Cursors:
             return None
         if run.near:
             run.window = 2 * run.window
+        elif not run.start and limit > NEAR:
+            run.window = FRONT_WINDOW
         bound = self._size
         if self.extents is not None and (tensor_end := self.extents.bound(run.start, end)) is not None:
             # All of the tensor will be wanted, and hardly anything else.
             run.window = limit
-            bound = min(bound, max(tensor_end, end + FIRST_WINDOW))
+            bound = min(bound, tensor_end)
         run.window = min(run.window, limit)
         decode = max(run.near, end), min(end + min(run.window, NEAR), bound)
         bring = max(run.far, decode[1]), min(end + run.window, bound)

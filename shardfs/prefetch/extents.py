@@ -11,6 +11,8 @@ from shardfs.tensors import Stretch
 
 MAX_STRETCHES: Final = 20_000  # about 3 MB; of files with more only the first ones are known
 _PAGE: Final = 4096  # programs that map a file ask for whole pages
+_AROUND: Final = 512 << 10  # bytes that a kernel may read before the page of a map that is touched: half of a request
+_BEHIND: Final = 1 << 20  # bytes that it may read behind what is wanted: twice what it asks for at once
 
 
 class Spot(NamedTuple):
@@ -30,15 +32,32 @@ class Extents:
         self._ends = array("Q", (stretch.end for stretch in known))
         self._by_name: dict[str, int] | None = None
 
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def start(self, number: int) -> int:
+        """Where a tensor begins."""
+        return self._starts[number]
+
+    def beginning_in(self, offset: int, stop: int) -> range:
+        """The numbers of the tensors that begin in [offset, stop)."""
+        return range(bisect_left(self._starts, offset), bisect_left(self._starts, stop))
+
     def bound(self, begun: int, offset: int) -> int | None:
         """Where a reader that began at `begun` and has come to `offset` may stop: the end of the tensor it is in.
 
-        None when it went on from one tensor to the next twice: it reads the file, not a tensor.
+        Where it has just come into a tensor that is its beginning: a kernel reads on behind what a program wants. None
+        when it went on from one tensor to the next twice, or from the front of the file into the second one: it reads
+        the file, not a tensor.
         """
         number = bisect_right(self._ends, offset)
-        if number - bisect_right(self._ends, begun) > 1 or number == len(self._ends):
+        first = bisect_right(self._ends, begun + _AROUND) if begun else 0
+        wanted = bisect_right(self._ends, max(begun, offset - _BEHIND))
+        if number == len(self._ends) or wanted - first > bool(begun):
             return None
-        return self._ends[number]
+        start = self._starts[number]
+        has_just_come = begun < start and offset - start < min(_BEHIND, start - begun)
+        return start if has_just_come else self._ends[number]
 
     def begins(self, offset: int, stop: int) -> bool:
         """Whether a read of [offset, stop) is the first of a tensor that goes on behind it."""

@@ -9,8 +9,9 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from shardfs.errors import MalformedError
-from shardfs.prefetch.cursors import NEAR, TOLERANCE, Leg, Want
+from shardfs.prefetch.cursors import NEAR, TOLERANCE, Leg
 from shardfs.prefetch.extents import Extents, Spot
+from shardfs.prefetch.want import Want
 
 MAX_RANGES: Final = 4096
 MAX_SIZE: Final = 2 << 20  # bytes of a record

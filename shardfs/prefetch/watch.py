@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from shardfs.formats.manifest import ChunkRef, Manifest
-from shardfs.prefetch.cursors import NEAR, Cursors, Want
+from shardfs.prefetch.cursors import NEAR, Cursors
 from shardfs.prefetch.extents import Extents
 from shardfs.prefetch.order import Follower, Order, order_of
+from shardfs.prefetch.want import Want
 
 LEAST_SHARE: Final = 16  # an order is worth keeping when one byte of so many was read
 
@@ -56,7 +57,7 @@ class Watch:
         self._manifest = manifest
         self._loader = loader
         self._far_limit = far_limit
-        self._is_far = bool(far_limit)  # whether the last look at chunks found one that only a remote has
+        self._found_here = 0  # bytes that were wanted since a chunk was one that only a remote has
         self._cursors = Cursors(manifest.size)
         self._follower: Follower | None = None
         self._reset()
@@ -67,9 +68,9 @@ class Watch:
         stop = min(offset + size, self._manifest.size)
         if stop <= offset:
             return
-        if self._is_far and len(wanted := self._chunks([(offset, stop)])) > 1:
+        if self._is_far() and len(wanted := self._chunks([(offset, stop)])) > 1:
             self._loader.bring(wanted, 0, None)  # in one round, not one after the other
-        limit = self._far_limit if self._is_far else NEAR
+        limit = self._limit()
         with self._lock:
             want = self._cursors.read(offset, stop, limit)
             dropped = self._cursors.dropped
@@ -87,7 +88,7 @@ class Watch:
     def read_all(self) -> None:
         """A program reads all of the file, from the beginning on."""
         with self._lock:
-            want = self._cursors.read_all(self._far_limit if self._is_far else NEAR)
+            want = self._cursors.read_all(self._limit())
         if want is not None:
             self._load(want)
 
@@ -130,8 +131,8 @@ class Watch:
         with self._lock:
             extents = self._cursors.extents
             order = order_of(self._cursors.legs or (), self.content, self._manifest.size, extents)
-            for run in self._cursors.active:
-                self._loader.cancel(run)
+            for reader in (*self._cursors.active, self._cursors.walk):
+                self._loader.cancel(reader)
             if self._follower is not None:
                 self._loader.cancel(self._follower)
             self._follower = None
@@ -145,9 +146,19 @@ class Watch:
         near = self._chunks(want.near)
         if self._far_limit:
             chunks = near + self._chunks(want.far)
-            self._is_far = self._loader.bring(chunks, want.distance, want.reader) > 0
+            if self._loader.bring(chunks, want.distance, want.reader):
+                self._found_here = 0
+            else:
+                self._found_here += sum(chunk.size for chunk in chunks)
         if near:
             self._loader.ahead(near, want.distance, want.reader)
+
+    def _is_far(self) -> bool:
+        """Whether a remote may have what is wanted next: as long as not all of the way so far was here."""
+        return self._found_here < self._far_limit
+
+    def _limit(self) -> int:
+        return self._far_limit if self._is_far() else NEAR
 
     def _chunks(self, ranges: Sequence[tuple[int, int]]) -> list[ChunkRef]:
         return [span.chunk for start, end in ranges for span in self._manifest.locate(start, end - start)]

@@ -6,8 +6,18 @@ from itertools import pairwise
 
 import pytest
 
-from shardfs.prefetch.cursors import CORES, FIRST_WINDOW, MAX_CURSORS, MAX_LEGS, NEAR, TOLERANCE, Cursors, Want
+from shardfs.prefetch.cursors import (
+    CORES,
+    FIRST_WINDOW,
+    FRONT_WINDOW,
+    MAX_CURSORS,
+    MAX_LEGS,
+    NEAR,
+    TOLERANCE,
+    Cursors,
+)
 from shardfs.prefetch.extents import Extents
+from shardfs.prefetch.want import Want
 from shardfs.tensors import Stretch
 
 KB, MB = 1 << 10, 1 << 20
@@ -48,12 +58,38 @@ def test_everything_behind_is_wanted_once_and_in_order() -> None:
 
 def test_the_window_grows_to_what_the_way_takes() -> None:
     cursors = Cursors(SIZE)
-    wants = read(cursors, in_a_row(0, 128 * MB), FAR)
+    wants = read(cursors, in_a_row(MB, 128 * MB), FAR)
     reach = max(end for want in wants for _, end in (*want.near, *want.far))
     assert 128 * MB + FAR // 2 <= reach <= 128 * MB + FAR
     assert max(end for want in wants for _, end in want.near) <= 128 * MB + NEAR
     assert wants[0].far == ()
-    assert wants[0].near[0][1] <= 2 * MB
+    assert wants[0].near[0][1] <= 3 * MB
+
+
+def test_who_begins_at_the_front_of_what_is_far_gets_more_at_once() -> None:
+    first, second, *_ = read(Cursors(SIZE), in_a_row(0, 4 * MB), FAR)
+    assert bytes_of([first]) == FRONT_WINDOW
+    assert second.far[-1][1] >= 2 * FRONT_WINDOW
+    (here, *_) = read(Cursors(SIZE), in_a_row(0, MB))
+    assert bytes_of([here]) == FIRST_WINDOW
+
+
+def test_what_lies_before_all_tensors_is_no_reason_to_want_one() -> None:
+    cursors = Cursors(SIZE)
+    cursors.extents = Extents([Stretch("a", None, (), 600 * KB, 400 * MB)])
+    wants = read(cursors, in_a_row(0, MB), FAR)  # the kernel reads on behind it
+    assert max(end for want in wants for _, end in (*want.near, *want.far)) <= 2 * MB
+    wants = read(cursors, in_a_row(MB, 3 * MB), FAR)  # and then a program does
+    assert max(end for want in wants for _, end in (*want.near, *want.far)) >= FAR
+
+
+def test_who_goes_on_from_the_front_into_the_second_tensor_reads_all() -> None:
+    cursors = Cursors(SIZE)
+    cursors.extents = Extents([Stretch(str(n), None, (), n * 16 * MB + KB, (n + 1) * 16 * MB + KB) for n in range(20)])
+    wants = read(cursors, in_a_row(0, 17 * MB), FAR)
+    assert max(end for want in wants for _, end in (*want.near, *want.far)) <= 33 * MB
+    wants = read(cursors, in_a_row(17 * MB, 20 * MB), FAR)
+    assert max(end for want in wants for _, end in (*want.near, *want.far)) >= 17 * MB + FAR
 
 
 def test_nothing_is_wanted_behind_the_end() -> None:

@@ -19,9 +19,27 @@ def test_a_reader_of_a_tensor_stops_at_its_end() -> None:
     assert MODEL.bound(4 * MB, 6 * MB) == 9 * MB  # it went on once: the next one may be all it wants
 
 
+def test_a_reader_that_has_just_come_into_a_tensor_may_stop_there() -> None:
+    assert MODEL.bound(0, 4096) == 8192
+    assert MODEL.bound(0, 12_000) == 8192
+    assert MODEL.bound(0, 17_000) == 5 * MB  # it reads more than was before the tensor
+    assert MODEL.bound(4 * MB, 6 * MB - 1) == 5 * MB
+
+
+def test_what_a_kernel_reads_around_a_tensor_is_no_sign_that_more_is_wanted() -> None:
+    model = stretches(*((str(n), n * 2 * MB, (n + 1) * 2 * MB) for n in range(1, 20)))
+    begun, end = 10 * MB - 256 * 1024, 12 * MB
+    assert model.bound(begun, end - MB) == end
+    assert model.bound(begun, end + MB // 2) == end
+    assert model.bound(begun, end + MB) == end + 2 * MB  # the next one, too
+    assert model.bound(begun, end + 2 * MB + MB // 2) == end + 2 * MB
+    assert model.bound(begun, end + 3 * MB) is None
+
+
 def test_a_reader_of_the_file_does_not_stop() -> None:
     assert MODEL.bound(4 * MB, 10 * MB) is None
     assert MODEL.bound(0, 12 * MB) is None
+    assert MODEL.bound(0, 6 * MB) is None  # from the front of the file, past what a kernel reads along
 
 
 def test_the_first_page_of_a_tensor_is_where_it_begins() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 import pytest
 
 from shardfs.errors import MalformedError
-from shardfs.prefetch.cursors import NEAR, Cursors, Leg, Want
+from shardfs.prefetch.cursors import NEAR, Cursors, Leg
 from shardfs.prefetch.extents import Extents, Spot
 from shardfs.prefetch.order import MAX_RANGES, Follower, Order, Range, order_of
+from shardfs.prefetch.want import Want
 from shardfs.tensors import Stretch
 
 KB, MB = 1 << 10, 1 << 20

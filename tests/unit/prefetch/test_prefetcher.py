@@ -14,6 +14,7 @@ import pytest
 from shardfs.formats.ids import chunk_id
 from shardfs.formats.manifest import ChunkRef, Manifest, Media
 from shardfs.formats.tree import FileEntry
+from shardfs.prefetch.cursors import Run
 from shardfs.prefetch.orders import Orders
 from shardfs.prefetch.prefetcher import MAX_WATCHES, Prefetcher, Reading
 from shardfs.store.memory import AheadBytes
@@ -159,7 +160,7 @@ def test_what_was_wanted_for_readers_that_are_gone_is_cancelled() -> None:
     read(reading, 0, MB)
     reading.close()
     prefetcher.close()
-    assert len(loader.cancelled) == 1
+    assert any(isinstance(owner, Run) for owner in loader.cancelled)
 
 
 def test_a_tensor_is_read_ahead_from_its_first_page() -> None:
