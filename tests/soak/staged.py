@@ -206,6 +206,7 @@ class Staged:
             self._sync(fd, file)
         self.log(f"  close {fd}")
         os.close(fd)
+        file.closed = file.data
         if not any(held.file is file for held in self.held):
             file.stable, file.live = file.data, False
 
@@ -284,11 +285,11 @@ class Staged:
     # What ends
 
     def after_kill(self) -> None:
-        """What a killed daemon leaves: of files that were being written, the stable content."""
+        """What a killed daemon leaves: of files that were being written, the stable content, or what was closed last."""
         for held in self.held:
             with suppress(OSError):
                 os.close(held.fd)
-            if held.file.stable is None:
+            if held.file.stable is None or held.file.closed == held.file.data:
                 held.file.stable = held.file.data
             held.file.data, held.file.live = held.file.stable, False
         self.held.clear()
