@@ -285,7 +285,7 @@ class Staged:
     # What ends
 
     def after_kill(self) -> None:
-        """What a killed daemon leaves: of files that were being written, the stable content, or what was closed last."""
+        """What a killed daemon leaves: of files that were being written the stable content, or what was closed last."""
         for held in self.held:
             with suppress(OSError):
                 os.close(held.fd)
