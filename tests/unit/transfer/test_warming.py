@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import shardfs
-from shardfs.errors import OutOfSpaceError, PathNotFoundError, RefNotFoundError, UsageError
+from shardfs.errors import ConflictError, OutOfSpaceError, PathNotFoundError, RefNotFoundError, UsageError
 from shardfs.formats.ids import PackId
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.repository import Repository
@@ -186,7 +186,7 @@ def test_pinned_files_stay(clone: Repository) -> None:
     clone.warm("v1", "readme")
     assert clone.evict() > 0
     assert clone.presence("v1").plain == len(BIG) + len(OTHER)
-    with pytest.raises(UsageError, match="v1:weights"):
+    with pytest.raises(ConflictError, match="v1:weights"):
         clone.evict("v1", "twin.bin")
     assert clone.unpin("v1", "weights") == ["v1:weights"]
     assert clone.pins() == []
