@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from shardfs import __version__
-from shardfs.errors import FsError, ShardfsError
+from shardfs.errors import FsError, ShardfsError, UsageError
 from shardfs.formats.commit import MAX_MESSAGE_SIZE
 from shardfs.mount.causes import Causes
 from shardfs.mount.job import public_url
@@ -154,9 +154,10 @@ class ControlView(View):
             UsageError: blank. What `Repository.commit` raises.
         """
         message = text.decode("utf-8", "replace").strip()
-        if not message:
-            raise FsError(errno.EINVAL)
         try:
+            if not message:
+                msg = "the message is blank; write what the commit is about"
+                raise UsageError(msg)
             id_ = self._source.commit(message, branch=self._branch)
         except ShardfsError as error:
             self.result = b"error: " + str(error).encode("utf-8", "replace") + b"\n"

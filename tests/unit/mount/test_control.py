@@ -52,6 +52,7 @@ def test_a_refused_commit_is_the_error_of_close(vfs: Vfs) -> None:
     assert code(lambda: say(vfs, b"nothing changed\n")) == errno.ENODATA
     assert content(vfs, b".shardfs/commit") == b"error: nothing to commit\n"
     assert code(lambda: say(vfs, b" \n")) == errno.EINVAL
+    assert content(vfs, b".shardfs/commit").startswith(b"error: the message is blank")
 
 
 def test_a_locked_repository_is_ebusy_with_its_cause(
