@@ -1,7 +1,7 @@
 """Payloads from remotes: asked for once however many want them, many requests at a time, kept until they are taken.
 
 A read asks for the payload of its chunk and those of all its bases at once, and what is read ahead is on its way before
-anybody waits for it. Payloads go to the cache after they were handed to who waits for them.
+anybody waits for it. A thread of its own writes what came to the cache: nobody waits for the disk.
 """
 
 from __future__ import annotations
@@ -326,9 +326,10 @@ class Payloads:
             request.done.set()
             return
         self._arrived(request)
-        request.done.set()
         write, done = partial(self._store_in_cache, request), partial(self._stored, request)
+        # Before anybody hears of it: who has read everything and then waits for the cache waits for this, too.
         self._keeper.add(Parcel(request.span.size, write, lambda: not request.untaken, done))
+        request.done.set()
 
     def _store_in_cache(self, request: _Request) -> None:
         if self._cache is not None:

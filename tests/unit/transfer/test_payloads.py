@@ -22,6 +22,7 @@ from shardfs.store.index import Location
 from shardfs.store.store import Store
 from shardfs.transfer import payloads
 from shardfs.transfer.couriers import MAX_AHEAD
+from shardfs.transfer.keeper import Keeper, Parcel
 from shardfs.transfer.reader import Reader, _instances
 from tests import stores
 from tests.serving import serving
@@ -247,6 +248,24 @@ def test_what_nobody_takes_makes_room(lazy: Store, full: Store, cache: Cache) ->
         time.sleep(0.001)
     else:
         pytest.fail(f"still waiting: {reader.traffic}")
+
+
+def test_the_cache_has_what_was_read_last(
+    lazy: Store, full: Store, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = chains(full, 1)
+    stores.know_remote_packs(lazy, full)
+    add = Keeper.add
+
+    def add_slowly(keeper: Keeper, parcel: Parcel) -> None:
+        time.sleep(0.1)
+        add(keeper, parcel)
+
+    monkeypatch.setattr(Keeper, "add", add_slowly)
+    reader = small_reader(lazy, FolderSource(full), cache)
+    assert reader.chunk(chunk_id(versions[0][0]), SIZE) == versions[0][0]
+    assert reader.settle()
+    assert cache.contains(chunk_id(versions[0][0]))
 
 
 def test_what_comes_ahead_waits_for_a_slow_disk(
