@@ -259,8 +259,9 @@ class Repository(Caching):
         with self._guard:
             if name not in self._areas:
                 self._areas[name] = areas.open_area(self, name)
-            areas.refresh(self, name, self._areas[name])
-            return self._areas[name]
+            area = self._areas[name]
+        areas.refresh(self, name, area)  # takes the store's lock, and who holds that may be about to ask for the area
+        return area
 
     def add(
         self, files: Iterable[str | Path], *, update_deleted: bool = False, progress: Progress | None = None
