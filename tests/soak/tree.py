@@ -146,7 +146,7 @@ class Tree:
         elif leaf.kind == "l":
             folder[path[-1]] = Link(leaf.data.decode())
         else:
-            folder[path[-1]] = File(leaf.data, leaf.data, leaf.kind == "x")
+            folder[path[-1]] = File(leaf.data, leaf.data, executable=leaf.kind == "x")
 
     def create(self, path: Place) -> File:
         """As O_CREAT | O_EXCL."""
