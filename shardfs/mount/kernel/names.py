@@ -38,7 +38,12 @@ class Names:
             parent.is_warm = True
             return (absent(seconds),)
         parent.is_warm = True
-        return self._told(request, parent, name, node)
+        try:
+            return self._told(request, parent, name, node)
+        except FsError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        return self.lookup(request)  # another file was renamed over it meanwhile: a name is never without one
 
     def readlink(self, request: Request) -> Reply:
         """READLINK."""

@@ -87,7 +87,7 @@ class Operations:
     def _is_gone(self, nodeid: int) -> bool:
         """Whether a node is no longer there; a commit gives others to names that it settles."""
         known = self._table.get(nodeid)
-        if known.is_committed or known.handles:
+        if known.is_committed:
             return False
         try:
             self._vfs.getattr(known.node)

@@ -29,6 +29,8 @@ from shardfs.mount.kernel.messages import (
     OpenFlag,
     Valid,
 )
+from shardfs.mount.nodes import Node
+from shardfs.mount.vfs import Vfs
 from tests.fuse_kernel import Kernel
 from tests.memory_repository import MemorySource
 
@@ -203,3 +205,23 @@ def test_only_what_is_in_memory_is_answered_at_once(kernel: Kernel, tip: str) ->
     staged = kernel.lookup("staging/a.txt")
     assert not quick(Opcode.READ, staged, READ_IN.pack(kernel.open(staged), 0, 100))
     assert not quick(Opcode.SETATTR, file)
+
+
+def test_a_name_always_leads_to_a_file_while_others_are_renamed_over_it(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(kernel, b"new")
+    made(kernel, b"old")
+    staging = kernel.lookup("staging")
+    before, look = kernel.lookup("staging/old"), Vfs.lookup
+
+    def then_rename(vfs: Vfs, parent: Node, name: bytes) -> Node:
+        found = look(vfs, parent, name)
+        monkeypatch.undo()
+        kernel.ask(Opcode.RENAME2, staging, RENAME2_IN.pack(staging, 0, 0) + b"new\0old\0")
+        return found
+
+    monkeypatch.setattr(Vfs, "lookup", then_rename)
+    answer = kernel.ask(Opcode.LOOKUP, staging, b"old\0")
+    assert ENTRY_OUT.unpack_from(answer)[0] not in (0, before)
+    assert code(lambda: kernel.ask(Opcode.OPEN, before, struct.pack("=II", os.O_RDONLY, 0))) == errno.ESTALE
