@@ -30,6 +30,7 @@ Serve = Callable[[Vfs, str, EngineOptions, Callable[[], None]], None]
 _log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 5.0  # for closing the repository
+_HURRY_S: Final = 0.5  # for that when requests are blocked: what closing waits for may be what blocks them
 _READ_AHEAD_KB: Final = 1024  # the kernel's default of 128 makes eight times as many requests
 # Half of it is read before and behind what a program touches of a mapped file: of a remote, chunks and their bases.
 _READ_AHEAD_FAR_KB: Final = 256
@@ -68,7 +69,7 @@ class _Daemon:
         self._repo = repo
         self._vfs = vfs
         self._announce = announce
-        self._ending = Ending(job.mountpoint, self._clear)
+        self._ending = Ending(job.mountpoint, lambda: self._clear(_HURRY_S))
         self._clearing = threading.Lock()
         self._over = threading.Event()
         self._turn = ExitStack()  # closed when others can see the mount
@@ -107,7 +108,7 @@ class _Daemon:
             if exporter is not None:
                 exporter.close()
             self._ending.serving_ended()
-            self._clear()
+            self._clear(_CLOSE_S)
         _log.info("mount at %s ended", self._job.mountpoint)
         return self._record
 
@@ -160,7 +161,7 @@ class _Daemon:
         if row is not None:
             _raise_read_ahead(row.device, _READ_AHEAD_KB if self._repo.url is None else _READ_AHEAD_FAR_KB)
 
-    def _clear(self) -> None:
+    def _clear(self, close_s: float) -> None:
         with self._clearing:
             if self._over.is_set():
                 return
@@ -168,9 +169,9 @@ class _Daemon:
             notify.send("STOPPING=1", "STATUS=ending")
             worker = threading.Thread(target=self._close, name="shardfs-close", daemon=True)
             worker.start()
-            worker.join(_CLOSE_S)
+            worker.join(close_s)
             if worker.is_alive():
-                _log.warning("the repository did not close in %.0f s", _CLOSE_S)
+                _log.warning("the repository did not close in %g s", close_s)
             umount.clear(self._record)
 
     def _close(self) -> None:

@@ -18,7 +18,8 @@ from shardfs.mount import umount
 
 _log = logging.getLogger(__name__)
 
-GRACE_S: Final = 2.0  # until blocked requests (and after a signal open files) no longer keep the daemon alive
+GRACE_S: Final = 0.5  # until blocked requests (and after a signal open files) no longer keep the daemon alive
+_JOIN_S: Final = 2.0  # for threads that have nothing left to wait for
 SIGNALS: Final = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 _TABLE: Final = "/proc/self/mountinfo"
 _DEVICE: Final = "/dev/fuse"
@@ -58,7 +59,7 @@ class Ending:
             signal.pthread_kill(self._signals.ident, signal.SIGTERM)
         for thread in (self._signals, self._table):
             if thread is not None and thread is not threading.current_thread():
-                thread.join(GRACE_S)
+                thread.join(_JOIN_S)
         os.close(self._wake)
 
     def _await_signal(self) -> None:

@@ -37,7 +37,7 @@ from shardfs.transfer.ranges import Range, Windows
 _MAX_ENTRIES: Final = 100_000  # pack entries kept in memory, about 30 MB
 
 _LEAST_UNKEPT: Final = 32 << 20  # bytes that may wait for the disk whatever the limit is
-_CLOSE_S: Final = 5.0  # for which the end of a program waits for the cache
+_CLOSE_S: Final = 1.0  # for which the end of a program waits for the cache: an idle disk takes all that may wait
 
 _Key = tuple[str, PackId, bytes]  # a place, a pack and an id in it
 

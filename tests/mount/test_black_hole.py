@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from shardfs import mountinfo
 from shardfs.mount import session
 from shardfs.mount.operating import Operating
 from tests.mount.conftest import eventually, make_project
@@ -58,7 +59,8 @@ def black_hole(tmp_path: Path, deadline_s: float) -> Iterator[Hole]:
             yield hole
         finally:
             server.process.send_signal(signal.SIGCONT)
-            session.unmount(record.mountpoint, force=True)
+            if mountinfo.top_row(record.mountpoint) is not None:
+                session.unmount(record.mountpoint, force=True)
         assert gone(record.pid)
 
 
@@ -99,3 +101,15 @@ def test_metadata_that_is_not_here_ends_in_time_too(tmp_path: Path) -> None:
         os.listdir(hole.point)
         os.listdir(hole.point / "versions")
         assert (hole.point / "latest").readlink()
+
+
+def test_the_end_waits_neither_for_readers_nor_for_what_is_read_ahead(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel reads ahead of a program, the daemon ahead of both, and a thread looks for tensors."""
+    with black_hole(tmp_path, deadline_s=600) as hole, reader_of(hole.file) as process:
+        assert eventually(lambda: waits(process), 10)
+        session.unmount(hole.point, force=True, timeout_s=KILLED_S)
+        assert gone(hole.pid)
+        assert process.wait(KILLED_S) == 1
+    assert "it is killed" not in caplog.text
