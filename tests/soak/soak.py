@@ -434,6 +434,7 @@ class Soak:
         self.mortal.begin()
         for staged in self.staged:
             if staged.served is self.mortal:
+                staged.see_what_was_closed()
                 staged.check()
 
     def _abort(self) -> None:

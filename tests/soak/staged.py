@@ -38,6 +38,7 @@ class Staged:
         log: takes a line for each thing done to a path.
         commits: its first-parent history, oldest first: id and content.
         held: files that are open for writing.
+        unsure: files that a killed daemon had open, and what they held.
     """
 
     served: Served
@@ -46,6 +47,7 @@ class Staged:
     tree: Tree = field(default_factory=Tree)
     commits: list[tuple[str, Snapshot]] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+    unsure: dict[File, bytes] = field(default_factory=dict)
 
     @property
     def tip(self) -> Snapshot:
@@ -206,7 +208,6 @@ class Staged:
             self._sync(fd, file)
         self.log(f"  close {fd}")
         os.close(fd)
-        file.closed = file.data
         if not any(held.file is file for held in self.held):
             file.stable, file.live = file.data, False
 
@@ -285,14 +286,28 @@ class Staged:
     # What ends
 
     def after_kill(self) -> None:
-        """What a killed daemon leaves: of files that were being written the stable content, or what was closed last."""
+        """What a killed daemon leaves: of files that were being written the stable content.
+
+        Or what they hold, if a descriptor of them was closed and nobody wrote on. Each fork for a command does that.
+        """
+        self.unsure.clear()
         for held in self.held:
             with suppress(OSError):
                 os.close(held.fd)
-            if held.file.stable is None or held.file.closed == held.file.data:
-                held.file.stable = held.file.data
-            held.file.data, held.file.live = held.file.stable, False
+            file = held.file
+            self.unsure.setdefault(file, file.data)
+            file.data = file.stable = file.data if file.stable is None else file.stable
+            file.live = False
         self.held.clear()
+
+    def see_what_was_closed(self) -> None:
+        """Have the model take what the next daemon shows, where it may have one content or the other."""
+        for path in self.tree.paths(File):
+            file = self.tree.file(path)
+            found = leaf_at(self.real(path)) if file in self.unsure else None
+            if found is not None and found.data == self.unsure[file]:
+                file.data = file.stable = found.data
+        self.unsure.clear()
 
 
 def leaf_at(path: Path) -> Leaf | None:

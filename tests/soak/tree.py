@@ -31,12 +31,10 @@ class File:
         executable: by its owner.
         live: it was made or emptied, and fsynced, by a program that still has it open. A commit takes nothing from it
             when it was written to since.
-        closed: what it held when a program closed it while another one had it open.
     """
 
     data: bytes = b""
     stable: bytes | None = None
-    closed: bytes | None = None
     executable: bool = False
     live: bool = False
 
