@@ -34,7 +34,9 @@ _COLORS: Final = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "
         "shardfs doctor --bundle doctor.tar.gz",
     ),
 )
-@click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything; say what was done.")
+@click.option(
+    "--fix", is_flag=True, help="Mend what can be mended without losing anything; say what was done and what is left."
+)
 @click.option("--rebuild-index", is_flag=True, help="Make the index again from the packs.")
 @click.option("--remote", is_flag=True, help="Also ask every remote whether it answers, for at most 10 s.")
 @click.option(
@@ -85,8 +87,6 @@ def _findings(repository: Repository | None, *, fix: bool, rebuild_index: bool, 
     if fix:
         yield from checkup.fix()
         yield from repository.fix() if repository is not None else machine.fix(config.load(None))
-    if fix or rebuild_index:
-        return
     if repository is not None:
         found = repository.diagnose(remote=remote)
     else:
