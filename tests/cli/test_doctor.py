@@ -52,7 +52,7 @@ def test_a_stuck_mount_is_an_error_and_its_remedy_works(project: Shell, models: 
     os.kill(listed(project)["pid"], signal.SIGSTOP)
     found = told(project, "does not answer", status=1)
     assert found["fix"] == f"shardfs umount --force {models}"
-    project("doctor", "--fix")
+    assert told(project, "does not answer", "--fix", status=1)["level"] == "error"  # it is left, and said
     assert listed(project)["status"] == "not answering"  # it may only be slow
     project("umount", "--force", "--timeout", "0.5", models)
     assert project("mounts", "--json").json == []
