@@ -26,7 +26,7 @@ from tests.mount.conftest import add_commit, eventually, make_project, mounting
 
 pytestmark = [pytest.mark.fuse, pytest.mark.usefixtures("engine")]
 
-ENDS_S = 8.0  # SIGTERM with blocked readers: half a second of grace, as much for closing; the rest is for a busy machine
+ENDS_S = 8.0  # SIGTERM with blocked readers: 0.5 s of grace and 0.5 for closing; the rest is for a busy machine
 DATA = os.urandom(3 << 20)
 
 
