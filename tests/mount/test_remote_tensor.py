@@ -34,8 +34,8 @@ path, start, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
     size = int.from_bytes(mapped[:8], "little")
     mapped[8 : 8 + size]
-    for page in range(start, end, mmap.PAGESIZE):
-        mapped[page]
+    for page in range(start // mmap.PAGESIZE * mmap.PAGESIZE, end, mmap.PAGESIZE):
+        mapped[max(page, start)]
 """
 
 
