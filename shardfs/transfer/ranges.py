@@ -63,7 +63,7 @@ def coalesce(entries: Iterable[Entry]) -> list[Range]:
     What lies between two entries is fetched with them when that takes less time than another request, as long as it
     adds little to all that is wanted.
     """
-    ordered = sorted(entries, key=lambda e: (e.offset, e.stored_size))
+    ordered = sorted(entries, key=lambda e: (e.offset, e.stored_size, e.id))
     spare = _SPARE + sum(e.stored_size for e in ordered) // _SPARE_SHARE
     ranges: list[Range] = []
     for entry in ordered:

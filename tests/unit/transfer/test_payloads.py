@@ -336,7 +336,7 @@ def test_what_is_here_is_not_asked_for(lazy: Store, full: Store, cache: Cache) -
 
 def requests_in_memory() -> list[object]:
     """Those of all readers, those of other tests included."""
-    return [found for found in gc.get_objects() if isinstance(found, payloads._Request)]
+    return [found for found in gc.get_objects() if type(found) is payloads._Request]
 
 
 def test_what_was_brought_is_freed_once_it_was_taken_and_kept(lazy: Store, full: Store, cache: Cache) -> None:
