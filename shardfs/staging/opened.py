@@ -201,7 +201,7 @@ class OpenNode:
         """Have a recovery know what was written so far, as this may be all."""
         with self.lock:
             self._measure()
-            if self.wgen is None or self.gone:
+            if self.wgen is None or self.gone or (self.fd is not None and _is_nearly_full(self.fd)):
                 return
             written_ns = 0 if self.fd is None else os.fstat(self.fd).st_mtime_ns
             closing = Closing(self.row.ino, self.wgen, self.size, self.mtime_ns, written_ns, self._below())
@@ -418,3 +418,9 @@ def disk(name: bytes) -> Iterator[None]:
         raise
     except OSError as error:
         raise AreaError(error.errno or errno.EIO, name) from error
+
+
+def _is_nearly_full(fd: int) -> bool:
+    """Whether the disk has less room than a few transactions take: what is left is for releases and removals."""
+    disk = os.fstatvfs(fd)
+    return disk.f_bavail * disk.f_frsize < 1 << 20
