@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shardfs import mountinfo
+
 FUSE_DEVICE = Path("/dev/fuse")
 CHECKPOINTS = Path(__file__).with_name("checkpoints.py")
 PRIVATE_FOLDERS = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
@@ -104,3 +106,12 @@ def minilm(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> list[Pat
             subprocess.run([sys.executable, CHECKPOINTS, unfinished], check=True, stdout=subprocess.DEVNULL)
             unfinished.rename(shared)
     return sorted(shared.iterdir())
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Iterator[Path]:
+    """A mount point; whatever is mounted there at the end is taken away."""
+    found = tmp_path / "models"
+    yield found
+    if mountinfo.top_row(found) is not None:
+        subprocess.run(["fusermount3", "-uz", found], check=False)

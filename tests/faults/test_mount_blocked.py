@@ -46,15 +46,6 @@ def options(request: pytest.FixtureRequest) -> MountOptions:
     return MountOptions(engine=engine, safe=safe)
 
 
-@pytest.fixture
-def point(tmp_path: Path) -> Iterator[Path]:
-    """A mount point; whatever is mounted there at the end is taken away."""
-    found = tmp_path / "models"
-    yield found
-    if mountinfo.top_row(found) is not None:
-        subprocess.run(["fusermount3", "-uz", found], check=False)
-
-
 @contextmanager
 def waiting(*paths: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that wait for the content of files."""

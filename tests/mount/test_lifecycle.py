@@ -37,15 +37,6 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-@pytest.fixture
-def point(tmp_path: Path) -> Iterator[Path]:
-    """A mount point; whatever is mounted there at the end is taken away."""
-    found = tmp_path / "models"
-    yield found
-    if mountinfo.top_row(found) is not None:
-        subprocess.run(["fusermount3", "-uz", found], check=False)
-
-
 def gone(pid: int) -> bool:
     return records.process_start(pid) is None
 
