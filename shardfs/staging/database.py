@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS: Final = 30_000
 _CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: at the default of 1000 pages every 250th create waits for the disk
+_LOG_ROOM: Final = 256 << 10  # bytes; a removal logs a handful of 4 KiB pages
 _SHRINK_PAGES: Final = 256  # 1 MiB
 _PAGES: Final = ("freelist_count", "page_count")
 _ERRNO: Final = {
@@ -59,6 +61,7 @@ class Database:
         self._writing = threading.Lock()
         try:
             self._create()
+            self._reserve_log()
         except (sqlite3.Error, UnicodeDecodeError, AreaError) as error:
             self.close()
             msg = f"cannot open the staging area {path}: {error}"
@@ -88,6 +91,18 @@ class Database:
                     connection.execute("VACUUM")
             except sqlite3.Error as error:
                 _log.debug("%s is not made smaller: %s", self._path, error)
+            finally:
+                self.give(connection)
+
+    def restart_log(self) -> bool:
+        """Have the next transactions use the room that the log has, even on a full disk; whether they can."""
+        with self._writing:
+            connection = self.take()
+            try:
+                return not connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]
+            except sqlite3.Error as error:
+                _log.debug("the log of %s is not started over: %s", self._path, error)
+                return False
             finally:
                 self.give(connection)
 
@@ -141,6 +156,16 @@ class Database:
             for statement in schema.statements(db.execute("PRAGMA user_version").fetchone()[0]):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {schema.VERSION}")
+        self.restart_log()  # the tables have their pages: `restart_log` on a full disk needs no new ones
+
+    def _reserve_log(self) -> None:
+        """Give the log room before anything is in it."""
+        with suppress(OSError):
+            fd = os.open(f"{self._path}-wal", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(fd, 0, _LOG_ROOM)
+            finally:
+                os.close(fd)
 
 
 class Reading:

@@ -46,14 +46,24 @@ class Durability:
                 self.despite_full_disk(self.sync)
 
     def despite_full_disk(self, work: Callable[[], None]) -> None:
-        """Do what frees space or records what was written; on a full disk by means of the reserve.
+        """Do what frees space or records what was written; on a full disk in the log's room or the reserve's.
 
-        `work` must leave everything as it was when it fails.
+        The reserve's comes second: once released, another writer may take it. `work` must leave everything as it was
+        when it fails.
         """
-        try:
-            work()
-        except AreaError as error:
-            if error.errno != errno.ENOSPC or not self._reserve.release():
-                raise
-            work()
-            self._reserve.fill()
+        if _done(work) or (self._database.restart_log() and _done(work)):
+            return
+        self._reserve.release()
+        work()
+        self._reserve.fill()
+
+
+def _done(work: Callable[[], None]) -> bool:
+    """Whether there was room for it."""
+    try:
+        work()
+    except AreaError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
