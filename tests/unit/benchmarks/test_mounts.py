@@ -46,9 +46,12 @@ def test_every_load_finds_the_tensors(tmp_path: Path) -> None:
 
 
 def test_daemons_are_told_by_their_home(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(program, env={"HOME": str(tmp_path)}, stdin=subprocess.PIPE) as process:
+    program = [sys.executable, "-c", "print('ready', flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, env={"HOME": str(tmp_path)}, stdin=pipe, stdout=pipe) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
             assert daemons.of_home(tmp_path) == [process.pid]
             assert daemons.resident([process.pid]) > 1_000_000
             assert daemons.of_home(tmp_path / "other") == []
