@@ -53,10 +53,13 @@ class Remote(Protocol):
     Attributes:
         name: how the user calls it ("origin").
         url: where it is, without credentials; for messages.
+        knows_ids: whether `has` is answered by the other side. Where there are only files, the caller learns the tables
+            of the packs and asks its own index.
     """
 
     name: str
     url: str
+    knows_ids: bool
 
     def refs(self) -> RemoteRefs:
         """The branches and tags now.
@@ -87,6 +90,7 @@ class Remote(Protocol):
 
         Raises:
             RepositoryNotFoundError: as for `refs`.
+            RemoteDeniedError: the remote does not know; see `knows_ids`.
         """
         ...
 

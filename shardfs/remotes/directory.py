@@ -47,6 +47,8 @@ class DirectoryRemote:
         name: how the user calls it.
     """
 
+    knows_ids = True
+
     def __init__(self, root: Path, *, name: str = "origin") -> None:
         self.name = name
         self.url = str(root)

@@ -69,6 +69,8 @@ class HttpRemote:
         UsageError: not such a URL.
     """
 
+    knows_ids = True  # a server that hands out files alone refuses `has`, as it refuses packs
+
     def __init__(self, url: str, *, name: str = "origin", timeouts: Timeouts | None = None) -> None:
         parts = _checked_url(url)
         host = parts.hostname or ""

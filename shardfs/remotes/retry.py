@@ -51,6 +51,7 @@ class RetryingRemote:
         self._reached = False
         self.name = inner.name
         self.url = inner.url
+        self.knows_ids = inner.knows_ids
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""

@@ -35,6 +35,7 @@ class Flaky:
 
     name = "flaky"
     url = "flaky://"
+    knows_ids = True
 
     def __init__(self, behave: Callable[[int], None]) -> None:
         self.calls = 0
