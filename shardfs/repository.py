@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from shardfs import config
-from shardfs.caching import Caching
 from shardfs.diff import trees as tree_diff
 from shardfs.diff.trees import Change
 from shardfs.errors import PathNotFoundError, RefNotFoundError, UsageError
@@ -26,6 +24,7 @@ from shardfs.history import branches, paths, revisions, walk
 from shardfs.history.content import ContentFile, FileReader
 from shardfs.history.versions import Version, VersionList
 from shardfs.progress import Progress
+from shardfs.sharing import Sharing
 from shardfs.staging import adding, areas, checkout, committing, switching
 from shardfs.staging.adding import AddReport
 from shardfs.staging.area import Area
@@ -36,12 +35,12 @@ from shardfs.staging.switching import SwitchReport
 
 if TYPE_CHECKING:
     from shardfs.maintenance import findings, gc, optimize, parts, stats, verify
-    from shardfs.transfer import facts, fetch, pull, push
+    from shardfs.transfer import facts
 
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
 
 
-class Repository(Caching):
+class Repository(Sharing):
     """A repository. Safe to share between threads; a context manager, or close() once.
 
     Attributes:
@@ -359,88 +358,6 @@ class Repository(Caching):
             self.objects, tree, self.open_once, directory, clone=self.clone_plain_file, progress=progress
         )
 
-    # Remotes
-
-    def remotes(self) -> dict[str, str]:
-        """URLs by name."""
-        return dict(self.settings.remotes)
-
-    def add_remote(self, name: str, url: str) -> None:
-        """Remember a remote. Raises UsageError for a bad name or URL, AlreadyExistsError."""
-        from shardfs.remotes import registry
-
-        registry.check_url(url)
-        with self._writable().lock.hold("remote"):
-            config.set_remote(self.store.layout.config, name, url)
-        self.settings = config.load(self.store_path / "config.toml")
-
-    def remove_remote(self, name: str) -> None:
-        """Forget a remote, its remote-tracking branches and what it holds. Raises RefNotFoundError."""
-        with self._writable().lock.hold("remote"):
-            config.set_remote(self.store.layout.config, name, None)
-            branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
-            self.store.forget_place(name)
-        with self._guard:
-            connection = self._remotes.pop(name, None)
-        if connection is not None:
-            connection.close()
-        self.settings = config.load(self.store_path / "config.toml")
-
-    def fetch(
-        self, remote: str = "origin", *, full: bool = False, prune: bool = False, progress: Progress | None = None
-    ) -> fetch.FetchReport:
-        """Get history and metadata of a remote (`full`: all bytes), move its remote-tracking branches."""
-        from shardfs.transfer import fetch
-
-        self._writable()
-        return fetch.fetch(self.store, self.remote(remote), full=full, prune=prune, progress=progress)
-
-    def pull(
-        self, remote: str = "origin", branch: str | None = None, progress: Progress | None = None
-    ) -> pull.PullReport:
-        """Fetch, then move a branch forward to the remote's and update unchanged files of the work tree.
-
-        Raises:
-            NotFastForwardError: both have commits that the other lacks.
-        """
-        from shardfs.transfer import pull
-
-        name = self._branch(branch)
-        self.fetch(remote, progress=progress)
-        return pull.fast_forward(
-            self.store,
-            self.objects,
-            remote,
-            name,
-            author=self.settings.author,
-            before_move=lambda old, new: switching.follow(self, name, old, new),
-        )
-
-    def push(
-        self,
-        remote: str = "origin",
-        names: Sequence[str] = (),
-        *,
-        tags: bool = False,
-        force: bool = False,
-        progress: Progress | None = None,
-    ) -> push.PushReport:
-        """Send what a remote lacks of some branches (none: the current one), then move its refs."""
-        from shardfs.transfer import push
-
-        wanted = [self._branch(None)] if not names else list(names)
-        updates = push.plan_updates(self.store.refs, self.remote(remote).name, wanted, tags=tags)
-        return push.push(
-            self.store, self.reader, self.objects, self.remote(remote), updates, force=force, progress=progress
-        )
-
-    def refresh(self) -> None:
-        """Bring a view of a remote up to date; does nothing for other repositories."""
-        if self.url is not None:
-            from shardfs.transfer import mirror
-
-            mirror.refresh(self.store, self.url, self.remote("origin"))
-
     # Maintenance
 
     def stats(self, rev: str | None = None) -> stats.Stats:
@@ -532,6 +449,9 @@ class Repository(Caching):
     def _references(self) -> list[tuple[Kind, bytes]]:
         """What staging areas and pins need."""
         return [*areas.references(self), *self._pinned()]
+
+    def _follow(self, branch: str, old: CommitId | None, new: CommitId) -> None:
+        switching.follow(self, branch, old, new)
 
     def _branch(self, name: str | None) -> str:
         self._writable()

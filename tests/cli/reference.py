@@ -18,6 +18,7 @@ import shardfs
 from shardfs import errors
 from shardfs.caching import Caching
 from shardfs.repository import Repository
+from shardfs.sharing import Sharing
 from shardfs.wiring import Wiring
 from shardfs_cli.command import Command, CommandGroup
 from shardfs_cli.commands import SECTIONS
@@ -92,7 +93,7 @@ def errors_page() -> str:
 def python_page() -> str:
     """The text of python.md with its lists written again."""
     functions = {name: getattr(shardfs, name) for name in shardfs.__all__ if not name.startswith("_")}
-    members = {**vars(Wiring), **vars(Caching), **vars(Repository)}
+    members = {**vars(Wiring), **vars(Caching), **vars(Sharing), **vars(Repository)}
     methods = {name: value for name, value in members.items() if not name.startswith("_")}
     return _filled(PYTHON_PAGE, {"functions": _signatures(functions), "methods": _signatures(methods)})
 
