@@ -13,8 +13,16 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from pathlib import Path
+from shardfs.server.access import Permission
 from shardfs.server.app import run
-run(Path(sys.argv[1]), port=0, read_only="read-only" in sys.argv, create="no-create" not in sys.argv)
+allowed = [word.split("=")[1] for word in sys.argv if word.startswith("anonymous=")] or ["ADMIN"]
+run(
+    Path(sys.argv[1]),
+    port=0,
+    read_only="read-only" in sys.argv,
+    create="no-create" not in sys.argv,
+    anonymous=Permission[allowed[-1]],
+)
 """
 
 
@@ -34,7 +42,10 @@ class Server:
 
 @contextmanager
 def serving(root: Path, *flags: str) -> Iterator[Server]:
-    """A server process of its own on a free port of the loopback interface; must stop cleanly on SIGTERM."""
+    """A server process of its own on a free port of the loopback interface; must stop cleanly on SIGTERM.
+
+    Everybody may do everything there, unless a flag says `anonymous=NONE`, `READ` or `WRITE`.
+    """
     command = [sys.executable, "-c", _PROGRAM, str(root), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

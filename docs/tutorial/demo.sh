@@ -149,9 +149,9 @@ run "ls models/branches models/tags"
 step "A server, a push"
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 url=http://127.0.0.1:$port/demo
-printf '%s$ shardfs serve --root ../srv --listen 127.0.0.1:%s &%s\n' "$dim" "$port" "$plain"
+printf '%s$ shardfs serve --root ../srv --anonymous write --listen 127.0.0.1:%s &%s\n' "$dim" "$port" "$plain"
 mkdir -p ../srv
-shardfs serve --root ../srv --listen "127.0.0.1:$port" >"$work/serve.log" 2>&1 &
+shardfs serve --root ../srv --anonymous write --listen "127.0.0.1:$port" >"$work/serve.log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
   (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break

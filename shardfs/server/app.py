@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from shardfs import __version__
 from shardfs.errors import StoreError
+from shardfs.server.access import Access, Permission
 from shardfs.server.failures import Handler, answer_failures
 from shardfs.server.handlers import Handlers
 from shardfs.server.repositories import Repositories
@@ -32,14 +33,18 @@ _CANCEL_S: Final = 2.0  # and answers that are being sent, and handlers that mus
 _KEEPALIVE_S: Final = 75.0
 
 
-def make_app(root: Path, *, read_only: bool = False, create: bool = True) -> web.Application:
+def make_app(
+    root: Path, *, read_only: bool = False, create: bool = True, access: Access | None = None
+) -> web.Application:
     """An aiohttp application that serves the repositories below `root`.
 
     Args:
         root: directory of all repositories; it must exist.
         read_only: refuse everything that changes something.
         create: make a repository when something is put into it.
+        access: who may do what; by default only those with a token.
     """
+    rules = access or Access()
     repositories = Repositories(root, read_only=read_only, create=create)
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shardfs-serve")
     handlers = Handlers(repositories, threads)
@@ -56,6 +61,7 @@ def make_app(root: Path, *, read_only: bool = False, create: bool = True) -> web
         handler = handlers.find(request.method, target)
         if handler is None:
             raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
+        rules.check(request, target.endpoint)
         return await handler(request, target)
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
@@ -115,13 +121,14 @@ async def _refuse_browsers(request: web.Request, handler: Handler) -> web.Stream
     return await handler(request)
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of the command, all with defaults
     root: Path,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     *,
     read_only: bool = False,
     create: bool = True,
+    anonymous: Permission = Permission.NONE,
     announce: Callable[[str], None] = print,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> None:
@@ -129,10 +136,11 @@ def run(
 
     Args:
         root: directory of all repositories; made when missing.
-        host: address to listen on; anything but loopback draws a warning, because there is no authentication.
+        host: address to listen on; anything but loopback draws a warning when everybody may change something.
         port: 0 takes a free one.
         read_only: refuse everything that changes something.
         create: make a repository when something is put into it.
+        anonymous: what those may do who show no token.
         announce: gets one line with the URL once the server listens.
         warn: gets lines that the user should see.
 
@@ -146,9 +154,10 @@ def run(
     except OSError as error:
         msg = f"cannot serve {root}: {error.strerror}"
         raise StoreError(msg) from error
-    if not _is_loopback(host):
-        warn(f"warning: {host} can be reached from other machines and there is no authentication yet")
-    asyncio.run(_serve(make_app(root, read_only=read_only, create=create), root, host, port, announce))
+    if anonymous > Permission.READ and not read_only and not _is_loopback(host):
+        warn(f"warning: {host} can be reached from other machines, and everybody there may change everything")
+    app = make_app(root, read_only=read_only, create=create, access=Access(anonymous))
+    asyncio.run(_serve(app, root, host, port, announce))
 
 
 async def _serve(app: web.Application, root: Path, host: str, port: int, announce: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from shardfs.errors import (
     UsageError,
 )
 from shardfs.formats import wire
+from shardfs.server.access import challenge
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def failure(status: int, message: str) -> web.Response:
     """An answer that says in one line what went wrong."""
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else {}
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 503 else challenge(status)
     body = wire.error_to_bytes(message)
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 

@@ -226,7 +226,7 @@ def _wait(ready: Callable[[], bool], who: str) -> None:
 def serving(link_: Link, root: Path, scratch: Path) -> Iterator[None]:
     """`shardfs serve` and nginx at the far end, over the same folder."""
     address = link_.address
-    argv = [sys.executable, "-m", "shardfs_cli", "serve", "-q", "--read-only", "--root", str(root)]
+    argv = [sys.executable, "-m", "shardfs_cli", "serve", "-q", "--anonymous", "read", "--root", str(root)]
     argv += ["--listen", f"{address}:{SERVE_PORT}"]
     changes = {
         "listen 127.0.0.1:8080;": f"listen {address}:{STATIC_PORT};",

@@ -21,7 +21,9 @@ Maker = Callable[[int], bytes]
 @pytest.fixture
 def url(shell: Shell, tmp_path: Path) -> Iterator[str]:
     """The address of a server process."""
-    running = shell.start("serve", "--root", tmp_path / "srv", "--listen", "127.0.0.1:0", "--json")
+    running = shell.start(
+        "serve", "--root", tmp_path / "srv", "--listen", "127.0.0.1:0", "--anonymous", "admin", "--json"
+    )
     yield announced(running)["url"]
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=30)
@@ -82,7 +84,8 @@ def test_push_that_would_lose_commits_is_refused(project: Shell, url: str, tmp_p
 
 def test_read_only_server_refuses_a_push(project: Shell, tmp_path: Path) -> None:
     (tmp_path / "srv").mkdir()
-    running = project.start("serve", "--root", tmp_path / "srv", "--listen", "127.0.0.1:0", "--read-only", "--json")
+    serve = ("serve", "--root", tmp_path / "srv", "--listen", "127.0.0.1:0", "--anonymous", "write")
+    running = project.start(*serve, "--read-only", "--json")
     try:
         address = announced(running)["url"]
         project.commit("one", a__txt="1")

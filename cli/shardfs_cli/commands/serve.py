@@ -13,7 +13,7 @@ from shardfs_cli.context import Context, file_path
     "serve",
     examples=(
         "shardfs serve --root /srv/models",
-        "shardfs serve --root /srv/models --listen 127.0.0.1:0 --read-only",
+        "shardfs serve --root /srv/models --listen 127.0.0.1:0 --read-only --anonymous read",
     ),
 )
 @click.option("--root", default=".", metavar="DIR", help="Directory of all repositories; made when missing.")
@@ -26,16 +26,25 @@ from shardfs_cli.context import Context, file_path
 )
 @click.option("--read-only", is_flag=True, help="Refuse everything that changes something.")
 @click.option("--no-create", is_flag=True, help="Do not make a repository when something is pushed to a new name.")
+@click.option(
+    "--anonymous",
+    type=click.Choice(("none", "read", "write", "admin")),
+    default="none",
+    show_default=True,
+    help="What those may do who show no token.",
+)
 @click.pass_obj
-def command(context: Context, root: str, listen: str, *, read_only: bool, no_create: bool) -> None:
+def command(context: Context, root: str, listen: str, anonymous: str, *, read_only: bool, no_create: bool) -> None:
     """Serve the repositories below DIR over HTTP until Ctrl-C or SIGTERM.
 
-    The repository in DIR/NAME has the address http://HOST:PORT/NAME. There is no authentication: listen on other
-    addresses than loopback only behind a proxy that has one.
+    The repository in DIR/NAME has the address http://HOST:PORT/NAME. Whoever asks needs a token (`shardfs token
+    create`), unless --anonymous allows it to everybody: "read"; "write", which adds; or "admin", which may lose
+    commits too.
     """
     folder = file_path(root)
     host, port = _address(listen)
     from shardfs.server import app
+    from shardfs.server.access import Permission
 
     def announce(line: str) -> None:
         if context.output.json:
@@ -50,6 +59,7 @@ def command(context: Context, root: str, listen: str, *, read_only: bool, no_cre
         port,
         read_only=read_only,
         create=not no_create,
+        anonymous=Permission[anonymous.upper()],
         announce=announce,
         warn=context.output.warn,
     )

@@ -178,13 +178,16 @@ def test_port_that_is_taken_and_root_that_is_a_file(tmp_path: Path) -> None:
             assert done.stderr.count("\n") == 1
 
 
-def test_listening_for_everybody_draws_a_warning(tmp_path: Path) -> None:
+def test_listening_for_everybody_who_may_write_draws_a_warning(tmp_path: Path) -> None:
     program = (
         "import sys, os, signal; from pathlib import Path; from shardfs.server.app import run\n"
-        "run(Path(sys.argv[1]), sys.argv[2], 0, announce=lambda line: os.kill(os.getpid(), signal.SIGTERM))"
+        "from shardfs.server.access import Permission\n"
+        "stop = lambda line: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "run(Path(sys.argv[1]), sys.argv[2], 0, anonymous=Permission[sys.argv[3]], announce=stop)"
     )
-    for host, warned in (("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)):
-        done = subprocess.run(
-            [sys.executable, "-c", program, tmp_path, host], capture_output=True, text=True, check=True
-        )
-        assert ("no authentication" in done.stderr) is warned
+    warned = {("0.0.0.0", "WRITE")}
+    for host in ("0.0.0.0", "127.0.0.1", "localhost"):
+        for anonymous in ("READ", "WRITE"):
+            argv = [sys.executable, "-c", program, tmp_path, host, anonymous]
+            done = subprocess.run(argv, capture_output=True, text=True, check=True)
+            assert ("may change everything" in done.stderr) is ((host, anonymous) in warned)
