@@ -12,7 +12,7 @@ from socketserver import TCPServer
 from typing import Any, Final
 
 from shardfs.errors import MountError
-from shardfs.mount.metrics import CONTENT_TYPE
+from shardfs.exposition import CONTENT_TYPE
 
 _log = logging.getLogger(__name__)
 

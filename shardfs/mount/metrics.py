@@ -1,4 +1,4 @@
-"""Counters as text for Prometheus, version 0.0.4 of its exposition format.
+"""The counters of a mount for Prometheus.
 
 The names come from the parts: field `remote_bytes` of part `reader` is `shardfs_reader_remote_bytes_total`. What a
 field means is what the docstring of its named tuple says of it. A field that is said to be something "now" is a gauge,
@@ -11,21 +11,15 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+from shardfs.exposition import Metric, Sample, page
+
 _PREFIX: Final = "shardfs"
 _LABELS: Final[Mapping[str, str]] = {"requests": "operation", "errors": "errno"}  # of fields with a number for each key
 _ATTRIBUTE: Final = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _NOW: Final = re.compile(r"\bnow\b")
 _UNFIT: Final = re.compile(r"[^a-zA-Z0-9_]")
-
-
-class _Metric(NamedTuple):
-    name: str
-    kind: str
-    help: str
-    values: Mapping[tuple[str, str] | None, float]  # by label and its value
 
 
 def text(snapshot: Mapping[str, Any], info: Mapping[str, str]) -> str:
@@ -35,24 +29,13 @@ def text(snapshot: Mapping[str, Any], info: Mapping[str, str]) -> str:
         snapshot: counters by part, as of `Stats.snapshot`; what is no number is left out.
         info: what the mount is, as labels of `shardfs_mount_info`.
     """
-    labels = ",".join(f'{key}="{_quoted(value)}"' for key, value in info.items())
-    lines = [
-        f"# HELP {_PREFIX}_mount_info What is mounted where.",
-        f"# TYPE {_PREFIX}_mount_info gauge",
-        f"{_PREFIX}_mount_info{{{labels}}} 1",
-    ]
-    for part, value in snapshot.items():
-        for metric in _metrics(part, value):
-            lines += [f"# HELP {metric.name} {_escaped(metric.help)}", f"# TYPE {metric.name} {metric.kind}"]
-            for label, number in metric.values.items():
-                told = "" if label is None else f'{{{label[0]}="{_quoted(label[1])}"}}'
-                lines.append(f"{metric.name}{told} {number!r}")
-    return "\n".join(lines) + "\n"
+    mount = Metric(f"{_PREFIX}_mount_info", "gauge", "What is mounted where.", [Sample(1, tuple(info.items()))])
+    return page([mount, *(metric for part, value in snapshot.items() for metric in _metrics(part, value))])
 
 
-def _metrics(part: str, value: Any) -> Iterator[_Metric]:
+def _metrics(part: str, value: Any) -> Iterator[Metric]:
     if _is_number(value):
-        yield _Metric(_name(part), "gauge", f"{part} of the mount", {None: value})
+        yield Metric(_name(part), "gauge", f"{part} of the mount", [Sample(value)])
         return
     known = _descriptions(inspect.getdoc(value) or "") if hasattr(value, "_asdict") else {}
     fields = value._asdict() if hasattr(value, "_asdict") else value if isinstance(value, Mapping) else {}
@@ -63,15 +46,15 @@ def _metrics(part: str, value: Any) -> Iterator[_Metric]:
         described = known.get(field)
         counts = described is not None and not _NOW.search(described)
         name = _name(part, field) + ("_total" if counts else "")
-        yield _Metric(name, "counter" if counts else "gauge", described or f"{part}: {field}", values)
+        yield Metric(name, "counter" if counts else "gauge", described or f"{part}: {field}", values)
 
 
-def _values(field: str, found: Any) -> dict[tuple[str, str] | None, float] | None:
+def _values(field: str, found: Any) -> list[Sample] | None:
     if _is_number(found):
-        return {None: found}
+        return [Sample(found)]
     if isinstance(found, Mapping):
         label = _LABELS.get(field, "name")
-        return {(label, str(key)): number for key, number in found.items() if _is_number(number)}
+        return [Sample(number, ((label, str(key)),)) for key, number in found.items() if _is_number(number)]
     return None
 
 
@@ -89,11 +72,3 @@ def _descriptions(docstring: str) -> dict[str, str]:
 def _name(*words: str) -> str:
     name = _UNFIT.sub("_", "_".join((_PREFIX, *words)))
     return f"{name[:-2]}_seconds" if name.endswith("_s") else name
-
-
-def _quoted(value: str) -> str:
-    return _escaped(value).replace('"', '\\"')
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n")
