@@ -10,8 +10,8 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ KEYS: Final[Mapping[str, str]] = {
     "cache.files": "cache_files",
     "memory.budget": "memory_budget",
     "remote.deadline": "deadline_s",
+    "remote.order": "remote_order",
+    "remote.offline": "offline",
     "lock.wait": "lock_wait_s",
     "store.chain_depth": "chain_depth",
 }
@@ -42,7 +44,11 @@ _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Typed settings of one store; sizes are bytes. See docs/reference/settings.md."""
+    """Typed settings of one store; sizes are bytes. See docs/reference/settings.md.
+
+    `remotes` are URLs by name, in the order in which they are asked; `filters` are what `clone` wrote down, by remote;
+    `upstreams` are the remotes that branches are pulled from, by short name.
+    """
 
     author: str
     cache_dir: Path
@@ -53,7 +59,11 @@ class Settings:
     deadline_s: float = 30.0
     lock_wait_s: float = 120.0
     chain_depth: int = 8
+    offline: bool = False
+    remote_order: str = ""
     remotes: Mapping[str, str] = field(default_factory=dict)
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    upstreams: Mapping[str, str] = field(default_factory=dict)
 
 
 def user_file() -> Path:
@@ -160,13 +170,19 @@ def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> 
             changes[name] = _seconds(found, place[2])
     if (found := value("cache", "files", "SHARDFS_CACHE_FILES")) is not None:
         changes["cache_files"] = _switch(found, "cache.files")
+    if (found := value("remote", "offline", "SHARDFS_OFFLINE")) is not None:
+        changes["offline"] = _switch(found, "remote.offline")
     if (found := value("store", "chain_depth", "SHARDFS_CHAIN_DEPTH")) is not None:
         changes["chain_depth"] = _depth(found)
     cache_dir = _text(value("cache", "dir", "SHARDFS_CACHE_DIR"), "cache.dir")
+    order = _text(value("remote", "order", "SHARDFS_REMOTE_ORDER"), "remote.order") or ""
     return Settings(
         author=_text(value("user", "author", "SHARDFS_AUTHOR"), "user.author") or _default_author(),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else cache_home() / "chunks",
-        remotes=_remotes(raw.get("remote", {})),
+        remote_order=order,
+        remotes=_ordered(_remotes(raw.get("remote", {})), order),
+        filters=_filters(raw.get("remote", {})),
+        upstreams=_upstreams(raw.get("branch", {})),
         **changes,
     )
 
@@ -191,10 +207,10 @@ def _seconds(value: object, name: str) -> float:
 
 def _switch(value: object, key: str) -> bool:
     text = str(value).lower()
-    if text not in ("true", "false"):
+    if text not in ("true", "false", "1", "0"):
         msg = f"{key}: not true or false: {value!r}"
         raise UsageError(msg)
-    return text == "true"
+    return text in ("true", "1")
 
 
 def _depth(value: object) -> int:
@@ -215,6 +231,33 @@ def _remotes(tables: object) -> dict[str, str]:
     }
 
 
+def _ordered(remotes: dict[str, str], order: str) -> dict[str, str]:
+    """Remotes as they are asked: first those that `remote.order` names, then the others as they were added."""
+    named = [name for part in order.split(",") if (name := part.strip()) in remotes]
+    return {name: remotes[name] for name in [*named, *remotes]}
+
+
+def _filters(tables: object) -> dict[str, tuple[str, ...]]:
+    if not isinstance(tables, dict):
+        return {}
+    found = {name: table.get("filter") for name, table in tables.items() if isinstance(table, dict)}
+    return {
+        name: tuple(filters)
+        for name, filters in found.items()
+        if isinstance(filters, list) and filters and all(isinstance(text, str) for text in filters)
+    }
+
+
+def _upstreams(tables: object) -> dict[str, str]:
+    if not isinstance(tables, dict):
+        return {}
+    return {
+        name: table["remote"]
+        for name, table in tables.items()
+        if isinstance(table, dict) and isinstance(table.get("remote"), str)
+    }
+
+
 def _default_author() -> str:
     try:
         user = getpass.getuser()
@@ -224,30 +267,112 @@ def _default_author() -> str:
 
 
 def set_remote(path: Path, name: str, url: str | None) -> None:
-    """Add a remote to a settings file, or remove it when `url` is None; comments in the file are kept.
+    """Add a remote to a settings file, or remove it with all that is said about it when `url` is None.
+
+    Comments in the file are kept.
 
     Raises:
         UsageError: not a remote name. AlreadyExistsError: it is there. RefNotFoundError: it is not.
         MalformedError: the file is not TOML. StoreError: it cannot be read or written; it is as it was.
     """
-    import tomlkit
-
     check_remote_name(name)
     _check_text(url)
+    with _editing(path) as document:
+        remotes = _section(document, "remote")
+        if url is None:
+            _remote_table(remotes, name)
+            del remotes[name]
+            for branch in [b for b, table in document.get("branch", {}).items() if table.get("remote") == name]:
+                del document["branch"][branch]
+            _set_order(document, lambda order: [other for other in order if other != name])
+        elif name in remotes:
+            msg = f"remote {name!r} exists already: {remotes[name].get('url')}"
+            raise AlreadyExistsError(msg)
+        else:
+            remotes[name] = {"url": url}
+
+
+def set_remote_url(path: Path, name: str, url: str) -> None:
+    """Change the URL of a remote; errors as `set_remote`."""
+    _check_text(url)
+    with _editing(path) as document:
+        _remote_table(_section(document, "remote"), name)["url"] = url
+
+
+def rename_remote(path: Path, old: str, new: str) -> None:
+    """Give a remote another name wherever a settings file names it; errors as `set_remote`."""
+    check_remote_name(new)
+    with _editing(path) as document:
+        remotes = _section(document, "remote")
+        if new in remotes:
+            msg = f"remote {new!r} exists already: {remotes[new].get('url')}"
+            raise AlreadyExistsError(msg)
+        remotes[new] = dict(_remote_table(remotes, old).unwrap())
+        del remotes[old]
+        for table in document.get("branch", {}).values():
+            if table.get("remote") == old:
+                table["remote"] = new
+        _set_order(document, lambda order: [new if other == old else other for other in order])
+
+
+def prefer_remote(path: Path, name: str) -> None:
+    """Have a remote asked before all others; errors as `set_remote`."""
+    with _editing(path) as document:
+        _remote_table(_section(document, "remote"), name)
+        _set_order(document, lambda order: [name, *(other for other in order if other != name)])
+
+
+def set_filters(path: Path, name: str, filters: Sequence[str]) -> None:
+    """Write down what `fetch` brings from a remote; nothing takes it out. Errors as `set_remote`."""
+    with _editing(path) as document:
+        table = _remote_table(_section(document, "remote"), name)
+        table.pop("filter", None)
+        if filters:
+            table["filter"] = list(filters)
+
+
+def set_upstream(path: Path, branch: str, remote: str) -> None:
+    """Write down which remote a branch (short name) is pulled from; errors as `set_remote`."""
+    with _editing(path) as document:
+        _remote_table(_section(document, "remote"), remote)
+        branches = _section(document, "branch")
+        if branches.get(branch, {}).get("remote") != remote:
+            branches[branch] = {"remote": remote}
+
+
+def _section(document: Any, name: str) -> Any:
+    import tomlkit
+
+    return document.setdefault(name, tomlkit.table(is_super_table=True))
+
+
+def _remote_table(remotes: Any, name: str) -> Any:
+    if not isinstance(remotes.get(name), dict):
+        msg = f"no remote {name!r}"
+        raise RefNotFoundError(msg)
+    return remotes[name]
+
+
+def _set_order(document: Any, change: Callable[[list[str]], list[str]]) -> None:
+    remotes = _section(document, "remote")
+    old = [part.strip() for part in str(remotes.get("order", "")).split(",") if part.strip()]
+    new = change(old)
+    if new != old:
+        remotes["order"] = ", ".join(new)
+
+
+@contextmanager
+def _editing(path: Path) -> Iterator[Any]:
+    """The document of a settings file that exists; written when the block ends without an error, if it changed."""
+    import tomlkit
+
     read(path)
-    document = tomlkit.parse(path.read_text("utf-8"))
-    remotes = document.setdefault("remote", tomlkit.table(is_super_table=True))
-    if url is None:
-        if name not in remotes:
-            msg = f"no remote {name!r}"
-            raise RefNotFoundError(msg)
-        del remotes[name]
-    elif name in remotes:
-        msg = f"remote {name!r} exists already: {remotes[name].get('url')}"
-        raise AlreadyExistsError(msg)
-    else:
-        remotes[name] = {"url": url}
-    _replace(path, tomlkit.dumps(document))
+    before = path.read_text("utf-8")
+    document = tomlkit.parse(before)
+    yield document
+    after = tomlkit.dumps(document)
+    if after != before:
+        _replace(path, after)
 
 
 def set_value(path: Path, key: str, value: str | None) -> None:

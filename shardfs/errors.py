@@ -197,5 +197,9 @@ class RemoteDeniedError(RemoteError):
     """The remote refused the request."""
 
 
+class RemoteOfflineError(RemoteError):
+    """No remote is asked, because this program was told to be offline."""
+
+
 class RemoteProtocolError(RemoteError):
     """The remote answered something that breaks the protocol."""

@@ -215,7 +215,8 @@ class Repository(Sharing):
         With its path in the commit the order of the reads is kept when the reader is closed, and used the next time.
         """
         watch = partial(self._ahead.watch, path=path)
-        return FileReader(entry, self.objects, self.reader, watch, self.reader.holds, self._tier.chunk)
+        rescue = partial(self._rescue, path=path)
+        return FileReader(entry, self.objects, self.reader, watch, self.reader.holds, rescue)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""

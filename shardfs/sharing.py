@@ -102,8 +102,9 @@ class Sharing(Caching):
         )
 
     def refresh(self) -> None:
-        """Bring a view of a remote up to date; does nothing for other repositories."""
-        if self.url is not None:
+        """Bring a view of a remote up to date; does nothing for other repositories, and offline where there is one."""
+        is_shown = self.settings.offline and self.store.refs.names()
+        if self.url is not None and not is_shown:
             from shardfs.transfer import mirror
 
             mirror.refresh(self.store, self.url, self.remote("origin"))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, Self
 from shardfs import config, discovery
 from shardfs.config import Settings
 from shardfs.errors import ReadOnlyError, RefNotFoundError
+from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.tree import FileEntry
-from shardfs.history.content import FileReader
+from shardfs.history.content import FileReader, manifest_of
 from shardfs.history.objects import Objects
 from shardfs.history.versions import VersionList
 from shardfs.prefetch.orders import Orders
@@ -21,6 +22,7 @@ from shardfs.staging.area import Area
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
+from shardfs.transfer.standings import Standings
 from shardfs.transfer.tier import Tier
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Wiring:
             limit_bytes=self.settings.cache_size,
             free_floor_bytes=self.settings.cache_min_free,
         )
+        standings = Standings(list(self.settings.remotes))
         self.reader = Reader(
             self.store,
             cache=self._cache,
@@ -67,6 +70,7 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=self.settings.memory_budget,
             deadline_s=self.settings.deadline_s,
+            standings=standings,
         )
         self.chunks = Reader(
             self.store,
@@ -75,6 +79,7 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
             deadline_s=self.settings.deadline_s,
+            standings=standings,
         )
         self.objects = Objects(self.reader)
         orders = Orders(self.store.layout.orders, writable=os.access(store_path, os.W_OK))
@@ -130,7 +135,19 @@ class Wiring:
 
     def open_once(self, entry: FileEntry) -> FileReader:
         """The content of a file that is read from front to back: few of its chunks stay in memory."""
-        return FileReader(entry, self.objects, self.chunks, self._ahead_once.watch, rescue=self._tier.chunk)
+        return FileReader(entry, self.objects, self.chunks, self._ahead_once.watch, rescue=self._rescue)
+
+    def _rescue(self, entry: FileEntry, chunk: ChunkRef, offset: int, path: bytes = b"") -> bytes | None:
+        """A chunk that cannot be read, from a plain file; offline it is said what of the file is missing."""
+        data = self._tier.chunk(entry, chunk, offset)
+        if data is None and self.settings.offline:
+            from shardfs.transfer import absence
+
+            manifest = manifest_of(entry, self.objects)
+            error = absence.offline_error(path or entry.name, manifest, self.store.index, self._cache)
+            if error is not None:
+                raise error
+        return data
 
     def _far_limit(self) -> int:
         return min(FAR, self.settings.memory_budget // 8) if self.settings.remotes else 0

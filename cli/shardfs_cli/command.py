@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from shardfs_cli.context import Context
 from shardfs_cli.exit_status import MEANINGS, ExitStatus
 
 _EVERY: Final = (ExitStatus.DONE, ExitStatus.FAILED, ExitStatus.USAGE, ExitStatus.INTERRUPTED)
+
+_OFFLINE: Final = "SHARDFS_OFFLINE"
 
 # What commands that do such a thing can end with, beside what every command can.
 OPENS: Final = (ExitStatus.NO_REPOSITORY, ExitStatus.INTEGRITY)
@@ -42,7 +45,7 @@ class _Documented(click.Command):
 
 
 class Command(_Documented):
-    """A command with `--json`, `-q`, `-v` and `--debug` of its own, so that they may stand after its name."""
+    """A command with the common options of its own, so that they may stand after its name."""
 
 
 class CommandGroup(_Documented, click.Group):
@@ -94,6 +97,9 @@ def common_options() -> list[click.Option]:
             ["-v", "--verbose"], count=True, expose_value=False, callback=_set_verbose, help="Say more; twice: all."
         ),
         click.Option(
+            ["--offline"], is_flag=True, expose_value=False, callback=_set_offline, help="Ask no remote for anything."
+        ),
+        click.Option(
             ["--debug"], is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks of errors."
         ),
     ]
@@ -112,6 +118,14 @@ def _set_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         ctx.ensure_object(Context).debug = True
+
+
+def _set_offline(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """Through the environment, so that a mount that this command starts is offline, too."""
+    if value:
+        before = os.environ.get(_OFFLINE)
+        os.environ[_OFFLINE] = "1"
+        ctx.call_on_close(lambda: os.environ.pop(_OFFLINE) if before is None else os.environ.update({_OFFLINE: before}))
 
 
 def _set_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:

@@ -14,6 +14,7 @@ from shardfs.remotes.base import Remote
 from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.remotes.http import HttpRemote
+from shardfs.remotes.offline import OfflineRemote
 from shardfs.remotes.retry import DEFAULT_DEADLINE_S, RetryingRemote
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -25,13 +26,17 @@ def open_remote(url: str, *, name: str = "origin", settings: Settings | None = N
     Args:
         url: `http://`, `https://` or `file://` URL, or a path; a path may be a project, whose `.shardfs` is meant.
         name: how the user calls the remote.
-        settings: `deadline_s` counts: seconds that one call may wait in all, repeated attempts included.
+        settings: `deadline_s` counts: seconds that one call may wait in all, repeated attempts included; while they
+            say `offline`, the remote refuses everything.
 
     Raises:
         UsageError: another scheme, or a URL with a part missing.
     """
     deadline_s = DEFAULT_DEADLINE_S if settings is None else settings.deadline_s
-    return RetryingRemote(_opener(url)(url, name, deadline_s), deadline_s)
+    remote = _opener(url)(url, name, deadline_s)
+    if settings is not None and settings.offline:
+        return OfflineRemote(remote)
+    return RetryingRemote(remote, deadline_s)
 
 
 def check_url(url: str) -> None:

@@ -30,7 +30,7 @@ CLI_PAGE = REFERENCE / "cli.md"
 ERRORS_PAGE = REFERENCE / "errors.md"
 PYTHON_PAGE = REFERENCE / "python.md"
 _MARK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
-_COMMON = {"--json", "--quiet", "--verbose", "--debug", "--help"}
+_COMMON = {"--json", "--quiet", "--verbose", "--offline", "--debug", "--help"}
 
 BEFORE = "`-C` and `--version` stand before the name of the command, the others there or behind it.\n\n"
 COMPLETION = """Completion of commands and options in the shell, from the line that starts it:

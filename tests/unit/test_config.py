@@ -49,7 +49,7 @@ def test_the_page_of_settings_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, default)
     assert load(None) == before
     for _, variable, default in rows:
-        monkeypatch.setenv(variable, "false" if default == "true" else "7")
+        monkeypatch.setenv(variable, {"true": "false", "false": "true"}.get(default, "7"))
     after = load(None)
     assert [name for name in config.KEYS.values() if getattr(after, name) == getattr(before, name)] == []
 
@@ -183,3 +183,37 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, monkeypatch: pytest.M
         set_remote(file, "origin", "url")
     assert file.read_text() == "format = 1  # kept\n"
     assert [p.name for p in file.parent.iterdir()] == ["config.toml"]
+
+
+def test_remotes_are_asked_in_the_order_that_was_chosen(file: Path) -> None:
+    for name in ("origin", "lan", "backup"):
+        set_remote(file, name, f"/srv/{name}")
+    assert list(load(file).remotes) == ["origin", "lan", "backup"]
+    config.prefer_remote(file, "backup")
+    config.prefer_remote(file, "lan")
+    assert list(load(file).remotes) == ["lan", "backup", "origin"]
+    config.rename_remote(file, "lan", "peer")
+    assert list(load(file).remotes) == ["peer", "backup", "origin"]
+    set_remote(file, "peer", None)
+    assert (list(load(file).remotes), load(file).remote_order) == (["backup", "origin"], "backup")
+    with pytest.raises(RefNotFoundError, match="no remote 'gone'"):
+        config.prefer_remote(file, "gone")
+    assert "# kept" in file.read_text()
+
+
+def test_what_is_said_about_a_remote_goes_with_it(file: Path) -> None:
+    set_remote(file, "origin", "/srv/a")
+    set_remote(file, "other", "/srv/b")
+    config.set_filters(file, "origin", ["branch=main", 'path="odd"\\n'])
+    config.set_upstream(file, "exp/a b", "origin")
+    config.set_upstream(file, "main", "other")
+    config.set_remote_url(file, "origin", "/srv/c")
+    config.rename_remote(file, "origin", "new")
+    found = load(file)
+    assert found.remotes == {"new": "/srv/c", "other": "/srv/b"}
+    assert found.filters == {"new": ("branch=main", 'path="odd"\\n')}
+    assert found.upstreams == {"exp/a b": "new", "main": "other"}
+    with pytest.raises(AlreadyExistsError):
+        config.rename_remote(file, "new", "other")
+    set_remote(file, "new", None)
+    assert (load(file).upstreams, load(file).filters) == ({"main": "other"}, {})
