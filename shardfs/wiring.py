@@ -22,7 +22,6 @@ from shardfs.staging.area import Area
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
-from shardfs.transfer.standings import Standings
 from shardfs.transfer.tier import Tier
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ class Wiring:
             limit_bytes=self.settings.cache_size,
             free_floor_bytes=self.settings.cache_min_free,
         )
-        standings = Standings(list(self.settings.remotes))
         self.reader = Reader(
             self.store,
             cache=self._cache,
@@ -70,7 +68,6 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=self.settings.memory_budget,
             deadline_s=self.settings.deadline_s,
-            standings=standings,
         )
         self.chunks = Reader(
             self.store,
@@ -79,7 +76,6 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
             deadline_s=self.settings.deadline_s,
-            standings=standings,
         )
         self.objects = Objects(self.reader)
         orders = Orders(self.store.layout.orders, writable=os.access(store_path, os.W_OK))
