@@ -108,18 +108,30 @@ class Index:
             WHERE e.id = ? ORDER BY c.place, p.pack DESC"""
         return [found for row in self._query(sql, (id_,)) if (found := _location(row))]
 
-    def find_many(self, ids: Iterable[bytes]) -> dict[bytes, Location]:
-        """The copy of each id that `find` gives first."""
+    def find_many(
+        self, ids: Iterable[bytes], rank: Callable[[str], Any] = lambda place: place
+    ) -> dict[bytes, Location]:
+        """One copy of each id: one of this store, else one at the remote that `rank` sorts first."""
         found: dict[bytes, Location] = {}
+        ranks: dict[str, tuple[bool, Any]] = {}
         for part, marks in _parts(ids):
             sql = f"""
                 SELECT c.place, p.id, p.size, e.id, e.kind, e.codec, e.offset, e.stored_size, e.raw_size, e.bases
                 FROM entries e JOIN packs p USING (pack) JOIN copies c USING (pack)
-                WHERE e.id IN ({marks}) ORDER BY c.place DESC, p.pack"""
+                WHERE e.id IN ({marks}) ORDER BY p.pack"""
             for row in self._query(sql, part):
                 if location := _location(row):
-                    found[row[3]] = location
+                    if location.place not in ranks:
+                        ranks[location.place] = (location.place != LOCAL, rank(location.place))
+                    before = found.get(row[3])
+                    if before is None or ranks[location.place] <= ranks[before.place]:
+                        found[row[3]] = location
         return found
+
+    def places(self, pack_id: PackId) -> list[str]:
+        """Where copies of a pack are."""
+        sql = "SELECT c.place FROM packs p JOIN copies c USING (pack) WHERE p.id = ? ORDER BY c.place"
+        return [row[0] for row in self._query(sql, (pack_id,)) if isinstance(row[0], str)]
 
     def has(self, ids: Iterable[bytes], *, local: bool = False) -> set[bytes]:
         """Those of `ids` that some pack holds (`local`: some pack of this store)."""

@@ -92,6 +92,15 @@ class Couriers:
         for job in gone:
             job.forget()
 
+    def revoke(self, job: Job) -> bool:
+        """Never run a job; False when it runs already."""
+        with self._changed:
+            if job.is_taken:
+                return False
+            job.is_taken = True
+            job.work = job.drop = _nothing
+            return True
+
     def _wake(self) -> None:
         self._changed.notify()
         if len(self._urgent) + len(self._ahead) > self._idle and self._threads < MAX_IN_FLIGHT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.formats.ids import Kind
@@ -21,12 +21,20 @@ class Needs:
         index: knows the packs of remotes.
         cache: what it has need not come.
         holds: whether the plaintext of a chunk is in memory.
+        rank: what sorts remotes; of several copies the one at the first is taken.
     """
 
-    def __init__(self, index: Index, cache: Cache | None, holds: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        cache: Cache | None,
+        holds: Callable[[bytes], bool],
+        rank: Callable[[str], Any] = lambda place: place,
+    ) -> None:
         self._index = index
         self._cache = cache
         self._holds = holds
+        self._rank = rank
 
     def of_chunks(self, ids: Iterable[bytes]) -> list[Location]:
         """Where to get what is missing to decode some chunks, in their order; empty when all is here or nowhere."""
@@ -47,7 +55,8 @@ class Needs:
                 break
             turns |= wanted
             level = {}
-            for id_, location in sorted(self._index.find_many(wanted).items(), key=lambda item: turns[item[0]]):
+            copy_of = self._index.find_many(wanted, self._rank)
+            for id_, location in sorted(copy_of.items(), key=lambda item: turns[item[0]]):
                 for base in self._bases(id_, location, found):
                     if base not in turns:
                         level.setdefault(base, turns[id_])

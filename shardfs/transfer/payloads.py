@@ -8,50 +8,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from shardfs.errors import (
-    PackNotFoundError,
-    RemoteError,
-    RemoteProtocolError,
-    RemoteTimeoutError,
-    RemoteUnavailableError,
-    ShardfsError,
-)
+from shardfs.errors import PackNotFoundError, RemoteTimeoutError, ShardfsError
 from shardfs.formats.ids import Kind, PackId
 from shardfs.formats.pack import Entry
 from shardfs.remotes import deadline
 from shardfs.store.cache import Cache
 from shardfs.store.index import Location
+from shardfs.store.memory import PlaintextMemory
 from shardfs.store.store import Store
 from shardfs.transfer import ranges
-from shardfs.transfer.couriers import Couriers, Job
 from shardfs.transfer.keeper import Keeper, Parcel
 from shardfs.transfer.needs import Needs
 from shardfs.transfer.ranges import Range, Windows
+from shardfs.transfer.requests import PackSource, Request, Requests
+from shardfs.transfer.standings import Standings
 
 _MAX_ENTRIES: Final = 100_000  # pack entries kept in memory, about 30 MB
 
 _LEAST_UNKEPT: Final = 32 << 20  # bytes that may wait for the disk whatever the limit is
 _CLOSE_S: Final = 1.0  # for which the end of a program waits for the cache: an idle disk takes all that may wait
 
-_Key = tuple[str, PackId, bytes]  # a place, a pack and an id in it
+_Key = tuple[PackId, bytes]  # a pack and an id in it
 
 
-class PackSource(Protocol):
-    """The part of a remote that reading needs."""
+class Arrival(NamedTuple):
+    """A stored payload, not decoded, and the remote that gave it."""
 
-    def read_pack(self, pack_id: PackId, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes of a pack.
-
-        Raises:
-            RemoteError: else, in bounded time.
-        """
-        ...
+    payload: memoryview
+    place: str
 
 
 class Traffic(NamedTuple):
@@ -67,6 +57,7 @@ class Traffic(NamedTuple):
         peak: most requests to one remote at the same time, until now.
         waiting_bytes: of payloads that came and are in memory now, until somebody takes them and the cache has them.
         unkept_bytes: of payloads that were read and not written to the cache, because its disk was too slow.
+        moved: times that another remote was asked for a range, because one failed or kept somebody waiting.
     """
 
     requests: int = 0
@@ -78,33 +69,7 @@ class Traffic(NamedTuple):
     peak: int = 0
     waiting_bytes: int = 0
     unkept_bytes: int = 0
-
-
-class _Request:
-    """One range on its way, or in memory until all of its payloads were taken."""
-
-    def __init__(self, place: str, pack: PackId, span: Range, until: float | None) -> None:
-        self.place, self.pack, self.span = place, pack, span
-        self.until = until  # monotonic time after which it is not worth starting
-        self.untaken = {entry.id for entry in span.entries}
-        self.done = threading.Event()
-        self.is_stored = threading.Event()  # the cache has what it keeps of it
-        self.data = b""
-        self.error: ShardfsError | None = None
-        self.job: Job
-
-    def is_for(self, location: Location) -> bool:
-        """Whether it was made for a payload."""
-        return (self.place, self.pack) == location[:2] and location.entry in self.span.entries
-
-    def covers(self, entry: Entry) -> bool:
-        """Whether the payload of an entry is in it."""
-        return self.span.start <= entry.offset and entry.offset + entry.stored_size <= self.span.end
-
-    def payload(self, entry: Entry) -> memoryview:
-        """The payload of an entry that it covers, once it is done."""
-        begin = entry.offset - self.span.start
-        return memoryview(self.data)[begin : begin + entry.stored_size]
+    moved: int = 0
 
 
 class Payloads:
@@ -115,11 +80,11 @@ class Payloads:
         store: Store,
         cache: Cache | None,
         remote: Callable[[str], PackSource],
-        holds: Callable[[bytes], bool],
+        memory: PlaintextMemory,
         *,
         deadline_s: float,
         limit_bytes: int,
-        charge: Callable[[int], None],
+        standings: Standings | None = None,
     ) -> None:
         """Payloads of the packs that an index knows at remotes.
 
@@ -127,21 +92,29 @@ class Payloads:
             store: its index.
             cache: where payloads are kept; None: nothing is read ahead.
             remote: opens a remote by name.
-            holds: whether the plaintext of a chunk is in memory.
+            memory: what it holds need not come; what comes counts against its budget.
             deadline_s: seconds after which an answer is not waited for any more.
             limit_bytes: most bytes that stay in memory though the cache has them. While as many more, or
                 `_LEAST_UNKEPT`, wait for the cache, nothing is brought ahead.
-            charge: told how many bytes more are in memory or on their way, or fewer when it is negative.
+            standings: which remotes to prefer; None: by their names.
         """
-        self._store, self._cache, self._remote = store, cache, remote
+        self._store, self._cache = store, cache
         self._deadline_s, self._limit_bytes = deadline_s, limit_bytes
-        self._charge = charge
-        self._needs = Needs(store.index, cache, holds)
+        self._charge = memory.lend
+        self._sender = Requests(
+            remote,
+            standings or Standings(),
+            deadline_s=deadline_s,
+            has_room=self._has_room,
+            ended=self._ended,
+            charge=memory.lend,
+            count=self._count,
+        )
+        self._needs = Needs(store.index, cache, memory.holds, self._sender.rank)
         self._windows = Windows()
         self._lock = threading.Lock()
-        self._requests: dict[_Key, _Request] = {}  # on their way, and come
-        self._come: OrderedDict[_Request, None] = OrderedDict()
-        self._couriers: defaultdict[str, Couriers] = defaultdict(lambda: Couriers(self._has_room))
+        self._requests: dict[_Key, Request] = {}  # on their way, and come
+        self._come: OrderedDict[Request, None] = OrderedDict()
         self._entries: OrderedDict[PackId, list[Entry]] = OrderedDict()
         self._traffic = Traffic()
         self._waiting = 0  # bytes of what came
@@ -152,35 +125,56 @@ class Payloads:
         """Whether a payload is on its way, or came and waits in memory."""
         return bool(self._requests) and self._find(location) is not None
 
-    def get(self, location: Location, *, alone: bool = False) -> memoryview:
+    def get(self, location: Location, *, is_last: bool = True) -> Arrival:
         """The stored payload of an entry. All that its decoding takes is asked for at the same time.
 
         Args:
-            location: the wanted entry.
-            alone: ask for nothing else, and take nothing that others asked for.
+            location: the wanted entry; its pack is asked of all remotes that have it, one after the other.
+            is_last: there is no copy in another pack; else `SlowError` says when it is time to ask for that one.
 
         Raises:
-            PackNotFoundError: the remote has the pack no longer. RemoteError: it did not give the bytes.
+            PackNotFoundError: no remote has the pack any more. RemoteError: none gave the bytes.
         """
-        if alone:
-            return memoryview(self._read_alone(location))
         started = time.monotonic()
         request = self._find(location)
         if request is not None:
             self._count(shared=1)
             if not request.done.is_set():
-                self._couriers[request.place].send(request.job)
+                self._sender.send(request)
         elif (request := self._ask(location)) is None:
-            return memoryview(self._read_alone(location))
-        self._wait(request)
+            return self.get_alone(location)
+        self._sender.wait(request, is_last=is_last)
         if request.error is None:
-            return self._take(request, location.entry)
-        is_alone = request.span.size == location.entry.stored_size
+            return Arrival(self._take(request, location.entry), request.source)
+        is_alone = request.span.size == location.entry.stored_size or len(request.asked) > 1
         left = self._deadline_s - (time.monotonic() - started)
         if is_alone or left <= 0 or isinstance(request.error, PackNotFoundError | RemoteTimeoutError):
             raise request.error
         with deadline.limit(left):  # what came along may be what was wrong with it
-            return memoryview(self._read_alone(location))
+            return self.get_alone(location)
+
+    def get_alone(self, location: Location) -> Arrival:
+        """As `get`, but from this very place, with nothing else, and nothing is taken that others asked for."""
+        entry = location.entry
+        span = Range(entry.offset, entry.offset + entry.stored_size, (entry,))
+        data = self._sender.read(location.place, location.pack, span)
+        self._count(requests=1, bytes=span.size, payloads=1)
+        return Arrival(memoryview(data), location.place)
+
+    def by_pack(self, locations: Iterable[Location]) -> list[list[Location]]:
+        """Copies in the order of asking, those in the same pack together; looks whether remotes are back."""
+        found = list(locations)
+        if len({location.place for location in found}) < 2:
+            return [[location] for location in found]
+        self._sender.look_again(found)
+        packs: dict[PackId, list[Location]] = {}
+        for location in found:
+            packs.setdefault(location.pack, []).append(location)
+        groups = []
+        for pack, same in packs.items():
+            order = self._sender.ranked(pack, (location.place for location in same))
+            groups.append(sorted((c for c in same if c.place in order), key=lambda c: order.index(c.place)))
+        return sorted(groups, key=lambda group: self._sender.rank(group[0].place))
 
     def bring(self, ids: Iterable[bytes], distance: int = 0, owner: object = None) -> int:
         """Have chunks on their way that will be wanted soon, and their bases; returns at once and never fails.
@@ -199,14 +193,25 @@ class Payloads:
         with suppress(ShardfsError):
             needed = self._needs.of_chunks(ids)
             for request in self._claim(needed, None, owner):
-                self._couriers[request.place].send_ahead(request.job, distance)
+                self._sender.send_ahead(request, distance)
                 distance += request.span.size
         return sum(location.entry.stored_size for location in needed)
 
     def cancel(self, owner: object) -> None:
         """Forget what was to be brought for `owner` and is not on its way."""
-        for couriers in list(self._couriers.values()):
-            couriers.cancel(owner)
+        self._sender.cancel(owner)
+
+    def distrust(self, place: str) -> None:
+        """A remote gave wrong bytes twice: others are asked first for a while."""
+        self._sender.distrust(place)
+
+    def is_gone(self, location: Location) -> bool:
+        """Whether its remote said that it has the pack no longer."""
+        return self._sender.is_gone(location.place, location.pack)
+
+    def learned(self, place: str) -> None:
+        """The index knows anew which packs a remote has."""
+        self._sender.learned(place)
 
     def reject(self, location: Location) -> None:
         """The payload of an entry is damaged: forget it, here and in the cache."""
@@ -220,13 +225,14 @@ class Payloads:
 
     def traffic(self) -> Traffic:
         """What was asked for so far."""
-        peak = max((couriers.peak for couriers in list(self._couriers.values())), default=0)
-        return self._traffic._replace(peak=peak, waiting_bytes=self._waiting, unkept_bytes=self._keeper.dropped)
+        sender = self._sender
+        return self._traffic._replace(
+            peak=sender.peak, waiting_bytes=self._waiting, unkept_bytes=self._keeper.dropped, moved=sender.moved
+        )
 
     def close(self) -> None:
         """Bring nothing more and use the cache no more, once it has what came; what is on its way ends by itself."""
-        for couriers in list(self._couriers.values()):
-            couriers.cancel()
+        self._sender.cancel()
         self._keeper.close(_CLOSE_S)
 
     def settle(self) -> bool:
@@ -235,20 +241,20 @@ class Payloads:
 
     # Asking
 
-    def _find(self, location: Location) -> _Request | None:
+    def _find(self, location: Location) -> Request | None:
         request = self._requests.get(_key(location))
         return request if request is not None and request.covers(location.entry) else None
 
-    def _ask(self, location: Location) -> _Request | None:
+    def _ask(self, location: Location) -> Request | None:
         """Have a payload on its way that somebody waits for, with all that it needs and its neighbours.
 
         None when others asked for it in this moment and it is not to be found any more.
         """
         wanted = self._needs.with_bases([location, *self._neighbours(location)])
         made = self._claim(wanted, time.monotonic() + min(self._deadline_s, deadline.remaining()), None)
-        mine = next((request for request in made if request.is_for(location)), None)
+        mine = next((r for r in made if r.pack == location.pack and location.entry in r.span.entries), None)
         for request in made:
-            self._couriers[request.place].send(request.job)
+            self._sender.send(request)
         return mine or self._find(location)
 
     def _neighbours(self, location: Location) -> list[Location]:
@@ -273,41 +279,29 @@ class Payloads:
         self._windows.ended(pack, span.end, max(window, span.size))
         return [location._replace(entry=entry) for entry in span.entries[1:]]
 
-    def _claim(self, locations: Sequence[Location], until: float | None, owner: object) -> list[_Request]:
+    def _claim(self, locations: Sequence[Location], until: float | None, owner: object) -> list[Request]:
         """Requests for those of some payloads that nobody has asked for, in their order; the caller sends them."""
         turns = {location.entry.id: turn for turn, location in enumerate(locations)}
-        made: list[_Request] = []
+        made: list[Request] = []
+        places = {c.pack: self._places(c) for c in {c.pack: c for c in locations}.values()}
         with self._lock:
-            packs: dict[tuple[str, PackId], list[Entry]] = {}
+            packs: dict[PackId, list[Entry]] = {}
             for location in locations:
                 if self._find(location) is None:
-                    packs.setdefault((location.place, location.pack), []).append(location.entry)
-            for (place, pack), entries in packs.items():
+                    packs.setdefault(location.pack, []).append(location.entry)
+            for pack, entries in packs.items():
                 for span in ranges.coalesce(entries):
-                    request = _Request(place, pack, span, until)
-                    request.job = self._job(request, owner)
-                    self._requests.update(((place, pack, entry.id), request) for entry in span.entries)
+                    request = Request(pack, span, places[pack], until, owner)
+                    self._requests.update(((pack, entry.id), request) for entry in span.entries)
                     made.append(request)
         return sorted(made, key=lambda request: min(turns[entry.id] for entry in request.span.entries))
 
-    def _job(self, request: _Request, owner: object) -> Job:
-        def drop() -> None:
-            request.error = RemoteUnavailableError("it was not wanted any more")
-            self._forget(request)
-            request.done.set()
+    def _places(self, location: Location) -> list[str]:
+        """Remotes that have the pack of a payload, in the order of asking."""
+        known = self._store.index.places(location.pack)
+        return self._sender.ranked(location.pack, [*known, location.place])
 
-        return Job(lambda: self._fetch(request), drop, owner)
-
-    def _wait(self, request: _Request) -> None:
-        """Return when a request is done. One that runs ends by itself, in bounded time."""
-        while not request.done.wait(self._deadline_s):
-            if not request.job.is_taken:
-                raise self._too_late(request)
-
-    def _too_late(self, request: _Request) -> RemoteTimeoutError:
-        return RemoteTimeoutError(f"{request.place} is busy with other requests for {self._deadline_s:g} s")
-
-    def _take(self, request: _Request, entry: Entry) -> memoryview:
+    def _take(self, request: Request, entry: Entry) -> memoryview:
         with self._lock:
             request.untaken.discard(entry.id)
             self._drop_if_used(request)
@@ -315,69 +309,31 @@ class Payloads:
 
     # On the threads of the couriers
 
-    def _fetch(self, request: _Request) -> None:
-        self._charge(request.span.size)
-        try:
-            request.data = self._read_in_time(request)
-        except Exception as error:  # noqa: BLE001 - who waits must hear of everything
-            request.error = error if isinstance(error, ShardfsError) else RemoteError(f"{request.place}: {error!r}")
-            self._charge(-request.span.size)
+    def _ended(self, request: Request) -> None:
+        """A request has its bytes, or its error."""
+        if not request.source:
             self._forget(request)
-            request.done.set()
             return
         self._arrived(request)
         write, done = partial(self._store_in_cache, request), partial(self._stored, request)
         # Before anybody hears of it: who has read everything and then waits for the cache waits for this, too.
         self._keeper.add(Parcel(request.span.size, write, lambda: not request.untaken, done))
-        request.done.set()
 
-    def _store_in_cache(self, request: _Request) -> None:
+    def _store_in_cache(self, request: Request) -> None:
         if self._cache is not None:
             for entry in request.span.entries:
                 self._cache.put(entry.id, entry.codec, entry.raw_size, entry.bases, request.payload(entry))
 
-    def _stored(self, request: _Request) -> None:
+    def _stored(self, request: Request) -> None:
         request.is_stored.set()
         with self._lock:
             self._drop_if_used(request)
             self._make_room()
-        for couriers in list(self._couriers.values()):
-            couriers.go_on()
-
-    def _read_in_time(self, request: _Request) -> bytes:
-        left = self._deadline_s if request.until is None else request.until - time.monotonic()
-        if left <= 0:
-            raise self._too_late(request)
-        with deadline.limit(left):
-            return self._read(request.place, request.pack, request.span)
-
-    def _read_alone(self, location: Location) -> bytes:
-        entry = location.entry
-        span = Range(entry.offset, entry.offset + entry.stored_size, (entry,))
-        data = self._read(location.place, location.pack, span)
-        self._count(requests=1, bytes=span.size, payloads=1)
-        return data
-
-    def _read(self, place: str, pack: PackId, span: Range) -> bytes:
-        """The bytes of a range.
-
-        Raises:
-            ShardfsError: as `get`, or there is no such remote.
-        """
-        try:
-            data = self._remote(place).read_pack(pack, span.start, span.size) if span.size else b""
-        except BaseException:
-            self._count(requests=1, failed=1)
-            raise
-        if len(data) != span.size:
-            self._count(requests=1, failed=1)
-            msg = f"remote gave {len(data)} bytes of pack {pack.hex()[:12]}, asked for {span.size}"
-            raise RemoteProtocolError(msg)
-        return data
+        self._sender.go_on()
 
     # What came
 
-    def _arrived(self, request: _Request) -> None:
+    def _arrived(self, request: Request) -> None:
         """Keep a request until its payloads are taken, or others need the room: then the cache has them."""
         with self._lock:
             self._come[request] = None
@@ -397,24 +353,24 @@ class Payloads:
                 if self._waiting <= self._limit_bytes:
                     break
 
-    def _drop_if_used(self, request: _Request) -> None:
+    def _drop_if_used(self, request: Request) -> None:
         """Forget what everybody has who asked for it. Another who needs the same base finds it in the cache."""
         if self._cache is not None and not request.untaken and request.is_stored.is_set() and request in self._come:
             self._drop(request)
 
-    def _drop(self, request: _Request) -> None:
+    def _drop(self, request: Request) -> None:
         del self._come[request]
         self._waiting -= request.span.size
         self._charge(-request.span.size)
         self._unlist(request)
 
-    def _forget(self, request: _Request) -> None:
+    def _forget(self, request: Request) -> None:
         with self._lock:
             self._unlist(request)
 
-    def _unlist(self, request: _Request) -> None:
+    def _unlist(self, request: Request) -> None:
         for entry in request.span.entries:
-            key = (request.place, request.pack, entry.id)
+            key = (request.pack, entry.id)
             if self._requests.get(key) is request:
                 del self._requests[key]
 
@@ -439,4 +395,4 @@ class Payloads:
 
 
 def _key(location: Location) -> _Key:
-    return location.place, location.pack, location.entry.id
+    return location.pack, location.entry.id

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,13 +24,10 @@ from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     ChunkCorruptedError,
-    ChunkNotFoundError,
     FormatError,
     IntegrityError,
     MalformedError,
     NotFoundError,
-    ObjectCorruptedError,
-    ObjectNotFoundError,
     PackNotFoundError,
     RefNotFoundError,
     RemoteError,
@@ -40,15 +38,18 @@ from shardfs.errors import (
 from shardfs.formats.ids import ChunkId, Kind
 from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.pack import Entry
+from shardfs.remotes import fresh
 from shardfs.store import copies
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Location
-from shardfs.store.lost import Lost
 from shardfs.store.memory import AheadBytes, PlaintextMemory
 from shardfs.store.store import Store
 from shardfs.transfer.ahead import Ahead
 from shardfs.transfer.flights import Flights
-from shardfs.transfer.payloads import PackSource, Payloads, Traffic
+from shardfs.transfer.payloads import Arrival, Payloads, Traffic
+from shardfs.transfer.requests import PackSource, SlowError
+from shardfs.transfer.search import Search
+from shardfs.transfer.standings import Standings
 
 _log = logging.getLogger(__name__)
 
@@ -87,53 +88,6 @@ class Counters(NamedTuple):
     memory_bytes: int
 
 
-class _Search:
-    """One search for an id: what it looks for and what went wrong so far."""
-
-    def __init__(
-        self,
-        kind: Kind,
-        id_: bytes,
-        raw_size: int | None,
-        above: _Search | None = None,
-        *,
-        as_stored: bool = False,
-    ) -> None:
-        self.kind, self.id, self.raw_size = kind, id_, raw_size
-        self.above = above  # the search for a chunk that needs this one as its base
-        self.as_stored = as_stored  # whether the payload matters too: packs before a cache that may hold plaintext
-        self.trail: tuple[bytes, ...] = (*above.trail, id_) if above else (id_,)
-        self.lost: Lost = above.lost if above else Lost()
-        self.is_tied = False  # whether it may have failed because of what is above it
-        self.base_error: ShardfsError | None = None  # of the last base that could not be read
-        self.started = time.monotonic()
-        self.problems: list[str] = []
-        self.remote_error: RemoteError | None = None
-        self.encoded: Encoded | None = None  # the good copy
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind.name.lower()} {self.id.hex()[:12]}"
-
-    @property
-    def is_inconclusive(self) -> bool:
-        """Whether a failure says nothing about the copy: below other chunks it may be read."""
-        return self.is_tied and self.above is not None
-
-    def error(self) -> ShardfsError:
-        """What to raise when no copy was good."""
-        if self.remote_error is not None:
-            return self.remote_error
-        if self.above is not None and self.base_error is not None:
-            return self.base_error  # the chunk at the bottom is what is wrong
-        chunk = self.kind is Kind.CHUNK
-        if self.problems:
-            msg = f"{self.name} has no good copy: {'; '.join(self.problems[:4])}"
-            return (ChunkCorruptedError if chunk else ObjectCorruptedError)(msg)
-        msg = f"{self.name} is in no pack that is known here; `shardfs fetch` asks the remote for new ones"
-        return (ChunkNotFoundError if chunk else ObjectNotFoundError)(msg)
-
-
 class Reader:
     """Verified plaintext by id. Safe to share between threads; the store and the cache stay the caller's.
 
@@ -149,6 +103,7 @@ class Reader:
         relearn: Callable[[str], None] | None = None,
         budget_bytes: int = 256 << 20,
         deadline_s: float = 30.0,
+        standings: Standings | None = None,
     ) -> None:
         """A reader over a store.
 
@@ -159,6 +114,7 @@ class Reader:
             relearn: learns which packs a remote, by name, has now; asked when one is gone.
             budget_bytes: most bytes of decoded chunks in memory.
             deadline_s: seconds after which no further remote is asked for an id.
+            standings: which remotes to ask first; None: by their names.
         """
         self._store = store
         self._cache = cache
@@ -166,7 +122,8 @@ class Reader:
         self._relearn = relearn
         self._deadline_s = deadline_s
         self._budget_bytes = budget_bytes
-        self._reported: set[tuple[bytes, bytes | None]] = set()
+        self._standings = standings
+        self._reported: set[tuple[bytes, bytes, str]] = set()
         self._marked: set[tuple[bytes, bytes]] = set()
         self._local_reads = self._cache_reads = self._remote_reads = self._damaged = self._healed = 0
         self._reset()
@@ -183,7 +140,7 @@ class Reader:
         self._ahead.came(id_)
         if found is not None and len(found) == raw_size:
             return found
-        search = _Search(Kind.CHUNK, id_, raw_size)
+        search = Search(Kind.CHUNK, id_, raw_size)
         data = self._flights.run(id_, lambda: self._load(search), self._deadline_s)
         if len(data) != raw_size:
             msg = f"chunk {id_.hex()[:12]} has {len(data)} bytes, expected {raw_size}"
@@ -228,7 +185,7 @@ class Reader:
             ObjectNotFoundError: no copy is known. ObjectCorruptedError: all copies are damaged.
             RemoteError: the only good copy may be at a remote that failed.
         """
-        return self._flights.run(id_, lambda: self._load(_Search(kind, id_, None)), self._deadline_s)
+        return self._flights.run(id_, lambda: self._load(Search(kind, id_, None)), self._deadline_s)
 
     def payload(self, kind: Kind, id_: bytes) -> tuple[Encoded, bytes]:
         """The best good copy of an id as it is stored, and its plaintext: for copies from pack to pack.
@@ -236,7 +193,7 @@ class Reader:
         Raises:
             NotFoundError, IntegrityError, RemoteError: as `chunk` and `object`.
         """
-        search = _Search(kind, id_, None, as_stored=True)
+        search = Search(kind, id_, None, as_stored=True)
         plaintext = self._from_anywhere(search)
         if plaintext is None or search.encoded is None:
             raise search.error()
@@ -282,7 +239,7 @@ class Reader:
         if self._memory.holds(chunk.id) or self._flights.runs(chunk.id):
             return
         self._memory.expect(chunk.id, chunk.size)
-        search = _Search(Kind.CHUNK, chunk.id, chunk.size)
+        search = Search(Kind.CHUNK, chunk.id, chunk.size)
         try:
             self._flights.run(chunk.id, lambda: self._load(search), self._deadline_s)
         except ShardfsError:
@@ -291,7 +248,7 @@ class Reader:
 
     # Copies in their order
 
-    def _load(self, search: _Search) -> bytes:
+    def _load(self, search: Search) -> bytes:
         data = self._from_anywhere(search)
         if data is None:
             error = search.error()
@@ -306,7 +263,7 @@ class Reader:
             self._memory.put(search.id, data)
         return data
 
-    def _from_anywhere(self, search: _Search) -> bytes | None:
+    def _from_anywhere(self, search: Search) -> bytes | None:
         known = self._store.find(search.id)
         here = [c for c in known if c.place == LOCAL]
         data = self._from_cache(search) if here and here[0].entry.bases and not search.as_stored else None
@@ -328,10 +285,10 @@ class Reader:
             data = self._from_packs(search, self._local(search))
         return data
 
-    def _local(self, search: _Search) -> list[Location]:
+    def _local(self, search: Search) -> list[Location]:
         return [c for c in self._store.find(search.id) if c.place == LOCAL]
 
-    def _from_packs(self, search: _Search, locations: Iterable[Location]) -> bytes | None:
+    def _from_packs(self, search: Search, locations: Iterable[Location]) -> bytes | None:
         for location in locations:
             if self._doubted(search, location):
                 continue
@@ -351,7 +308,7 @@ class Reader:
                 return data
         return None
 
-    def _from_cache(self, search: _Search) -> bytes | None:
+    def _from_cache(self, search: Search) -> bytes | None:
         if self._cache is None or (found := self._cache.get(search.id)) is None:
             return None
         size = len(found.payload)
@@ -374,7 +331,7 @@ class Reader:
             return data
         return None
 
-    def _from_remotes(self, search: _Search, locations: Sequence[Location]) -> bytes | None:
+    def _from_remotes(self, search: Search, locations: Sequence[Location]) -> bytes | None:
         gone: set[str] = set()
         data = self._from_places(search, locations, gone)
         if data is None and gone and self._learned(search, gone):
@@ -382,29 +339,42 @@ class Reader:
             data = self._from_places(search, now, gone)
         return data
 
-    def _from_places(self, search: _Search, locations: Iterable[Location], gone: set[str]) -> bytes | None:
-        """From the first remote that has it; adds those to `gone` that have packed it anew."""
-        for location in locations:
-            if self._remote is None or self._doubted(search, location):
-                continue
+    def _from_places(self, search: Search, locations: Iterable[Location], gone: set[str]) -> bytes | None:
+        """From the first remote that gives it; adds those to `gone` that have packed it anew.
+
+        A remote that keeps this waiting is left for the next one that has the chunk in another pack, and waited for
+        again when no other one has given it.
+        """
+        if self._remote is None:
+            return None
+        sound = [location for location in locations if not self._doubted(search, location)]
+        waiting = deque((copies, False) for copies in self._payloads.by_pack(sound))
+        while waiting:
+            copies, was_slow = waiting.popleft()
             if time.monotonic() - search.started > self._deadline_s:
                 msg = f"{search.name} did not arrive within {self._deadline_s:g} s"
                 search.remote_error = search.remote_error or RemoteTimeoutError(msg)
                 break
+            place = copies[0].place
+            is_last = was_slow or all(other[0].place == place for other, _ in waiting)
             try:
-                data = self._fetch(search, location)
+                data = self._fetch(search, copies, is_last=is_last)
+            except SlowError:
+                waiting.append((copies, True))
             except RemoteError as error:
                 search.remote_error = error
             except PackNotFoundError as error:
-                gone.add(location.place)
-                search.problems.append(f"{error}; `shardfs fetch {location.place}` learns which packs it has now")
+                search.problems.append(f"{error}; `shardfs fetch {place}` learns which packs it has now")
             except _DAMAGE as error:
-                self._note(search, location, str(error))
+                self._note(search, copies[-1], str(error))
             else:
+                for late, _ in (late for late in waiting if late[1]):
+                    self._payloads.distrust(late[0].place)
                 return data
+            gone.update(location.place for location in copies if self._payloads.is_gone(location))
         return None
 
-    def _learned(self, search: _Search, places: Iterable[str]) -> bool:
+    def _learned(self, search: Search, places: Iterable[str]) -> bool:
         """Whether remotes could be asked which packs they have; one answer does for all that wait for it."""
         if self._relearn is None:
             return False
@@ -416,23 +386,45 @@ class Reader:
                     except (RemoteError, NotFoundError, StoreError) as error:
                         _log.warning("%s: its packs cannot be listed: %s", place, error)
                         return False
+                    self._payloads.learned(place)
                     self._relearned[place] = time.monotonic()
         return True
 
-    def _fetch(self, search: _Search, location: Location) -> bytes:
-        """From one remote; a payload that came damaged is asked for once more, alone."""
-        entry = location.entry
+    def _fetch(self, search: Search, copies: list[Location], *, is_last: bool) -> bytes:
+        """From one of the remotes that have the same pack.
+
+        A payload that came damaged is asked for alone: of the same remote once more, then of the others.
+        """
+        entry, came = copies[0].entry, Arrival(memoryview(b""), "")
+
+        def coming() -> memoryview:
+            nonlocal came
+            came = self._payloads.get(copies[0], is_last=is_last)
+            return came.payload
+
         with self._guard:
             self._remote_reads += 1
         try:
-            return self._decode(search, entry, lambda: self._payloads.get(location))
-        except FormatError:
-            self._payloads.reject(location)
-        payload = self._payloads.get(location, alone=True)
-        data = self._decode(search, entry, lambda: payload)
-        if self._cache is not None:
-            self._cache.put(search.id, entry.codec, entry.raw_size, entry.bases, payload)
-        return data
+            return self._decode(search, entry, coming)
+        except FormatError as error:
+            self._payloads.reject(copies[0])
+            failure: ShardfsError = error
+        for location in sorted(copies, key=lambda location: location.place != came.place):
+            try:
+                with fresh.demanded():
+                    payload = self._payloads.get_alone(location).payload
+                data = self._decode(search, entry, partial(_same, payload))
+            except FormatError as error:
+                self._payloads.distrust(location.place)
+                self._note(search, location, str(error))
+                failure = error
+            except (RemoteError, PackNotFoundError) as error:
+                failure = error
+            else:
+                if self._cache is not None:
+                    self._cache.put(search.id, entry.codec, entry.raw_size, entry.bases, payload)
+                return data
+        raise failure
 
     def _source(self, place: str) -> PackSource:
         if self._remote is None:
@@ -445,7 +437,7 @@ class Reader:
     def _payload(self, location: Location) -> bytes | memoryview:
         return self._store.read(location).payload
 
-    def _decode(self, search: _Search, entry: Entry, read: Callable[[], bytes | memoryview]) -> bytes:
+    def _decode(self, search: Search, entry: Entry, read: Callable[[], bytes | memoryview]) -> bytes:
         """The plaintext of an entry whose description is possible; errors as `copies.decode` and `read`."""
         encoded = Encoded(entry.codec, read(), entry.bases)
         # Nothing is waited for while memory is reserved: others may need it to go on.
@@ -455,7 +447,7 @@ class Reader:
         search.encoded = encoded
         return data
 
-    def _base(self, search: _Search, id_: bytes) -> bytes:
+    def _base(self, search: Search, id_: bytes) -> bytes:
         """The plaintext of a base chunk.
 
         It joins no flight: threads that waited for each other's bases in a circle would wait for ever.
@@ -470,7 +462,7 @@ class Reader:
         try:
             if (known := search.lost.get(id_)) is not None:
                 raise known
-            return self._load(_Search(Kind.CHUNK, id_, None, search))
+            return self._load(Search(Kind.CHUNK, id_, None, search))
         except ShardfsError as error:
             search.base_error = error
             raise
@@ -479,13 +471,13 @@ class Reader:
         """Whether an entry's bases have bases: one link takes 0.6 to 1.1 ms per MiB, a read from the cache 0.3."""
         return any(found[0].entry.bases for base in entry.bases if (found := self._store.find(base)))
 
-    def _doubted(self, search: _Search, location: Location) -> bool:
+    def _doubted(self, search: Search, location: Location) -> bool:
         reason = copies.doubt(location, search.kind, search.raw_size)
         if reason is not None:
             self._note(search, location, reason)
         return reason is not None
 
-    def _note(self, search: _Search, location: Location, reason: str) -> None:
+    def _note(self, search: Search, location: Location, reason: str) -> None:
         """Remember a damaged copy; the first time it is also logged."""
         pack = location.pack if isinstance(location.pack, bytes) else b""
         where = f"pack {pack.hex()[:12]}" + ("" if location.place == LOCAL else f" at {location.place}")
@@ -496,13 +488,14 @@ class Reader:
             return
         with self._guard:
             self._damaged += 1
-            first = (search.id, pack) not in self._reported and len(self._reported) < _MAX_REPORTED
+            copy = search.id, pack, location.place
+            first = copy not in self._reported and len(self._reported) < _MAX_REPORTED
             if first:
-                self._reported.add((search.id, pack))
+                self._reported.add(copy)
         if first:
             _log.warning("%s: a copy is damaged, trying others: %s", search.name, problem)
 
-    def _mark(self, search: _Search, location: Location) -> None:
+    def _mark(self, search: Search, location: Location) -> None:
         """Have the content stored again when somebody adds it. Only for bytes that are wrong or lack a base.
 
         A disk that refused to be read, or too many open files, says nothing about the bytes.
@@ -513,7 +506,7 @@ class Reader:
             with suppress(ShardfsError):
                 self._store.index.mark_damaged(*key)
 
-    def _reconcile(self, search: _Search) -> bool:
+    def _reconcile(self, search: Search) -> bool:
         """Mend the index from the packs' own tables; whether it is worth looking again."""
         with _reconcilers_guard:
             reconciler = _reconcilers.setdefault(self._store.layout.root, _Reconciler())
@@ -531,11 +524,15 @@ class Reader:
             self._store,
             self._cache,
             self._source,
-            self._memory.holds,
+            self._memory,
             deadline_s=self._deadline_s,
             limit_bytes=self._budget_bytes // PAYLOAD_SHARE,
-            charge=self._memory.lend,
+            standings=self._standings,
         )
+
+
+def _same(payload: memoryview) -> memoryview:
+    return payload
 
 
 class _Reconciler:

@@ -20,7 +20,7 @@ from shardfs.formats.manifest import ChunkRef
 from shardfs.store.cache import Cache
 from shardfs.store.index import Location
 from shardfs.store.store import Store
-from shardfs.transfer import payloads
+from shardfs.transfer import requests
 from shardfs.transfer.couriers import MAX_AHEAD
 from shardfs.transfer.keeper import Keeper, Parcel
 from shardfs.transfer.reader import Reader, _instances
@@ -213,7 +213,7 @@ def test_a_range_that_fails_is_tried_without_what_came_along(lazy: Store, full: 
     _one_after_the_other(source, [_raise(RemoteUnavailableError("too much at once"))])
     here = location(lazy, versions[0][0])
     reader = small_reader(lazy, source, cache)
-    assert reader._payloads.get(here) == versions[0][0]
+    assert reader._payloads.get(here).payload == versions[0][0]
     assert [length for _, _, length in source.requests] == [4 * SIZE, SIZE]
 
 
@@ -229,7 +229,7 @@ def test_other_failures_are_told_at_once(lazy: Store, full: Store, cache: Cache,
     with pytest.raises(type(error)):
         got.get(here)
     assert len(source.requests) == 1
-    assert got.get(here) == versions[0][0]  # nothing of the failure is left
+    assert got.get(here).payload == versions[0][0]  # nothing of the failure is left
     assert got.traffic().failed == 1
 
 
@@ -336,7 +336,7 @@ def test_what_is_here_is_not_asked_for(lazy: Store, full: Store, cache: Cache) -
 
 def requests_in_memory() -> list[object]:
     """Those of all readers, those of other tests included."""
-    return [found for found in gc.get_objects() if type(found) is payloads._Request]
+    return [found for found in gc.get_objects() if type(found) is requests.Request]
 
 
 def test_what_was_brought_is_freed_once_it_was_taken_and_kept(lazy: Store, full: Store, cache: Cache) -> None:
