@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from shardfs.remotes import deadline
+from shardfs.remotes.redirects import ForbiddenError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -166,12 +167,17 @@ class Connection(http.client.HTTPConnection):
         reached: whether a connection was ever made.
         used: whether it has carried a whole exchange.
         idle_since: monotonic time of the end of the last one.
+        is_public: whether the other end is a machine of the open internet.
     """
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, timeouts: Timeouts) -> None:
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, timeouts: Timeouts, *, only_public: bool = False
+    ) -> None:
         super().__init__(host, port)
         self._tls = tls
         self._timeouts = timeouts
+        self._only_public = only_public
+        self.is_public = False
         self._timed: _TimedSocket | None = None
         self.reached = False
         self.used = False
@@ -184,10 +190,12 @@ class Connection(http.client.HTTPConnection):
 
         Raises:
             OSError: refused, unreachable, timed out, unknown host, certificate refused.
+            ForbiddenError: a redirect led inside.
         """
         until = time.monotonic() + min(self._timeouts.connect_s, deadline.remaining())
         raw = _connect(self.host, self.port, until)
         try:
+            self._judge(raw.getpeername()[0])
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 raw.settimeout(_left(until))
@@ -198,6 +206,12 @@ class Connection(http.client.HTTPConnection):
         self.reached = True
         self._timed = _TimedSocket(raw, self._timeouts)
         self.sock: Any = self._timed
+
+    def _judge(self, peer: str) -> None:
+        self.is_public = ipaddress.ip_address(peer.partition("%")[0]).is_global
+        if self._only_public and not self.is_public:
+            msg = f"it redirects to {self.host}, which is a machine inside"
+            raise ForbiddenError(msg)
 
     def answer(self) -> http.client.HTTPResponse:
         """The answer to the request just sent, its body not yet read.
@@ -227,11 +241,15 @@ class Pool:
     are none, the last one used.
     """
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, timeouts: Timeouts) -> None:
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, timeouts: Timeouts, *, only_public: bool = False
+    ) -> None:
+        """Args: only_public: no machine of a private network may be behind the host."""
         self._host = host
         self._port = port
         self._tls = tls
         self._timeouts = timeouts
+        self._only_public = only_public
         self._idle: deque[Connection] = deque()
         self._lock = threading.Lock()
 
@@ -245,7 +263,7 @@ class Pool:
             if connection.is_reusable():
                 return connection
             connection.close()
-        return Connection(self._host, self._port, self._tls, self._timeouts)
+        return Connection(self._host, self._port, self._tls, self._timeouts, only_public=self._only_public)
 
     def give(self, connection: Connection) -> None:
         """Take back a connection whose answer was read to the end."""
