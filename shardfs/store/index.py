@@ -133,13 +133,13 @@ class Index:
         sql = "SELECT c.place FROM packs p JOIN copies c USING (pack) WHERE p.id = ? ORDER BY c.place"
         return [row[0] for row in self._query(sql, (pack_id,)) if isinstance(row[0], str)]
 
-    def has(self, ids: Iterable[bytes], *, local: bool = False) -> set[bytes]:
-        """Those of `ids` that some pack holds (`local`: some pack of this store)."""
+    def has(self, ids: Iterable[bytes], *, local: bool = False, place: str | None = None) -> set[bytes]:
+        """Those of `ids` that some pack holds (`local`: some pack of this store; `place`: some pack at that place)."""
         found: set[bytes] = set()
-        where = f"AND c.place = '{LOCAL}'" if local else ""
+        where, values = ("AND c.place = ?", [LOCAL if local else place]) if local or place is not None else ("", [])
         for part, marks in _parts(ids):
             sql = f"SELECT e.id FROM entries e JOIN copies c USING (pack) WHERE e.id IN ({marks}) {where}"
-            found.update(row[0] for row in self._query(sql, part))
+            found.update(row[0] for row in self._query(sql, [*part, *values]))
         return found
 
     def has_sound(self, ids: Iterable[bytes]) -> set[bytes]:

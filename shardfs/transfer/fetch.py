@@ -126,6 +126,17 @@ def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
         index.remove_packs(known.keys() - listed.keys(), place=place)
 
 
+def learn_tables(store: Store, remote: Remote) -> None:
+    """Learn what is in all packs of a remote now; no ref moves. For those that cannot say which ids they have.
+
+    Raises:
+        RemoteError, RepositoryNotFoundError: by the remote.
+        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+    """
+    listed = {pack.id: pack for pack in remote.list_packs()}
+    _Fetch(store, remote, FetchReport(), no_progress).run(listed, full=False)
+
+
 class _Fetch:
     def __init__(self, store: Store, remote: Remote, report: FetchReport, progress: Progress) -> None:
         self._store = store

@@ -43,7 +43,9 @@ def readable(objects: Objects, commits: Iterable[CommitId]) -> list[CommitId]:
     return found
 
 
-def reachable(objects: Objects, commits: Iterable[CommitId], into: Reachable | None = None) -> Reachable:
+def reachable(
+    objects: Objects, commits: Iterable[CommitId], into: Reachable | None = None, *, changes: bool = False
+) -> Reachable:
     """What the given commits need, themselves included, their parents not.
 
     Args:
@@ -51,12 +53,14 @@ def reachable(objects: Objects, commits: Iterable[CommitId], into: Reachable | N
         commits: parents before children, as `new_commits` gives them; what the parents of the first ones need is
             taken as known, so that only changes are walked.
         into: the result to add to; ids in it are not walked again.
+        changes: leave out chunks that a changed file has in common with the file of that name before. What is left
+            is a small part of a model of which few tensors changed.
 
     Raises:
         ObjectNotFoundError, ObjectCorruptedError, RemoteError: an object on the way cannot be read.
     """
     found = Reachable() if into is None else into
-    walker = _Walker(objects, found)
+    walker = _Walker(objects, found, changes=changes)
     for id_ in commits:
         commit = objects.commit(id_)
         befores = [objects.commit(parent) for parent in commit.parents]
@@ -86,9 +90,10 @@ def closure(objects: Objects, tips: Iterable[CommitId], extra: Iterable[tuple[Ki
 
 
 class _Walker:
-    def __init__(self, objects: Objects, found: Reachable) -> None:
+    def __init__(self, objects: Objects, found: Reachable, *, changes: bool = False) -> None:
         self._objects = objects
         self._found = found
+        self._changes = changes
 
     def tree(self, root: TreeId, befores: Collection[TreeId]) -> None:
         """Everything below a tree that is not at the same path in one of the trees `befores`."""
@@ -107,16 +112,16 @@ class _Walker:
                     self._file(entry, old_entries)
 
     def _file(self, entry: FileEntry, olds: Iterable[object]) -> None:
-        for old in olds:
-            if isinstance(old, FileEntry) and (old.chunk, old.manifest) == (entry.chunk, entry.manifest):
-                return
+        before = [old for old in olds if isinstance(old, FileEntry)]
+        if any((old.chunk, old.manifest) == (entry.chunk, entry.manifest) for old in before):
+            return
         if entry.chunk is not None:
             self._found.chunks[entry.chunk] = entry.size
         if entry.manifest is not None:
-            self.manifest(entry.manifest, entry.size)
+            self.manifest(entry.manifest, entry.size, before if self._changes else ())
 
-    def manifest(self, id_: ManifestId, size: int | None) -> None:
-        """A manifest and its chunks."""
+    def manifest(self, id_: ManifestId, size: int | None, before: Iterable[FileEntry] = ()) -> None:
+        """A manifest and its chunks without those of the files `before`."""
         if id_ in self._found.manifests:
             return
         manifest = self._objects.manifest(id_)
@@ -124,5 +129,5 @@ class _Walker:
             msg = f"manifest {id_.hex()[:12]} has {manifest.size} bytes, its tree says {size}"
             raise ObjectCorruptedError(msg)
         self._found.manifests[id_] = None
-        for chunk in manifest.chunks:
-            self._found.chunks[chunk.id] = chunk.size
+        known = {chunk.id for old in before if old.manifest for chunk in self._objects.manifest(old.manifest).chunks}
+        self._found.chunks.update((chunk.id, chunk.size) for chunk in manifest.chunks if chunk.id not in known)

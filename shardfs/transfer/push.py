@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
 
-from shardfs.codecs import registry
 from shardfs.errors import (
     ConflictError,
     IntegrityError,
@@ -21,24 +18,20 @@ from shardfs.errors import (
     UsageError,
 )
 from shardfs.formats import ref as ref_format
-from shardfs.formats.ids import CommitId, Kind
+from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES, TAGS, RefMove
 from shardfs.history.objects import Objects
 from shardfs.history.revisions import short
 from shardfs.history.walk import is_ancestor
 from shardfs.progress import Progress, no_progress
 from shardfs.remotes.base import Remote, RemoteRefs
-from shardfs.store import atomic, packs
 from shardfs.store.closure import new_commits
-from shardfs.store.layout import Layout
-from shardfs.store.packs import FinishedPack, PackWriter
+from shardfs.store.packs import FinishedPack
 from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
-from shardfs.transfer import plan, shipment
+from shardfs.transfer import basing, fetch, plan, sending, shipment
 from shardfs.transfer.follow import tracking_name
-from shardfs.transfer.plan import Reachable
 from shardfs.transfer.reader import Reader
-from shardfs.transfer.scratch import scratch
 from shardfs.transfer.shipment import Shipment
 
 _HAS_BATCH: Final = 16_384  # ids per question to the remote, 512 KiB
@@ -60,23 +53,41 @@ class RefUpdate:
     expected_old: CommitId | None = None
 
 
+class Rejected(NamedTuple):
+    """A move that a push would be refused: full name of the ref, where it is, where it should go, and why not."""
+
+    name: str
+    old: CommitId | None
+    new: CommitId | None
+    reason: str
+
+
 @dataclass
 class PushReport:
-    """What a push did.
+    """What a push did, or would do.
 
     Attributes:
+        dry_run: nothing was sent and no ref moved; all else says what would be.
         moved: refs that moved at the remote.
+        rejected: refs that may not move, because of which a push would do nothing at all; only of a dry run.
         up_to_date: full names of refs that were right already.
         packs: packs that were sent.
         objects: objects and chunks in them.
-        bytes: bytes of them.
+        chunks: chunks in them.
+        bytes: bytes of them. HTTP heads are not counted, and parts that a broken upload left there are.
+        encoded: chunks that are encoded anew, because the remote needs them without their bases. A dry run counts
+            each as it would be uncompressed: the most that it can be. All other bytes are exact.
     """
 
+    dry_run: bool = False
     moved: list[RefMove] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
     up_to_date: list[str] = field(default_factory=list)
     packs: int = 0
     objects: int = 0
+    chunks: int = 0
     bytes: int = 0
+    encoded: int = 0
 
 
 def plan_updates(refs: RefStore, remote: str, names: Sequence[str], *, tags: bool = False) -> list[RefUpdate]:
@@ -85,13 +96,19 @@ def plan_updates(refs: RefStore, remote: str, names: Sequence[str], *, tags: boo
     Args:
         refs: refs here.
         remote: name of the remote.
-        names: short or full names of branches and tags; ":name" deletes one at the remote.
+        names: short or full names of branches and tags, or patterns of them with `*`, `?` and `[...]`; ":name"
+            deletes one at the remote.
         tags: add all tags.
 
     Raises:
         RefNotFoundError: no such branch or tag. UsageError: not a name.
     """
-    full = {_full_name(refs, name.removeprefix(":")): name.startswith(":") for name in names}
+    full: dict[str, bool] = {}  # whether each is deleted
+    for name in names:
+        if any(c in name for c in "*?[") and not name.startswith(":"):
+            full |= dict.fromkeys(_matching(refs, name), False)
+        else:
+            full[_full_name(refs, name.removeprefix(":"))] = name.startswith(":")
     if tags:
         full |= dict.fromkeys(refs.list(TAGS), False)
     updates = []
@@ -105,7 +122,7 @@ def plan_updates(refs: RefStore, remote: str, names: Sequence[str], *, tags: boo
     return updates
 
 
-def push(
+def push(  # noqa: PLR0913 - options by keyword
     store: Store,
     reader: Reader,
     objects: Objects,
@@ -113,6 +130,8 @@ def push(
     updates: Sequence[RefUpdate],
     *,
     force: bool = False,
+    prune: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> PushReport:
     """Make refs of a remote name commits of this store, after sending all that those need.
@@ -124,6 +143,8 @@ def push(
         remote: where to.
         updates: the refs to move.
         force: also move branches to commits that do not contain the old ones, and move tags.
+        prune: also delete all branches and tags of the remote that are not in `updates`.
+        dry_run: only tell what would be done; asks the remote, sends nothing.
         progress: told the bytes sent and to send.
 
     Raises:
@@ -131,26 +152,88 @@ def push(
         RefChangedError: somebody else moved a ref meanwhile.
         NotFoundError, IntegrityError: something that a commit needs is missing here or damaged; no ref was moved.
         RemoteError: run the same push again, it sends only what is still missing.
+        OutOfSpaceError, ReadOnlyError, StoreError: by the disk here.
     """
     published = _published(remote)
-    report = PushReport()
+    report = PushReport(dry_run=dry_run)
     moves: list[RefMove] = []
-    for update in updates:
+    gone = published.refs.keys() - {update.name for update in updates} if prune else set()
+    for update in [*updates, *(RefUpdate(name, None) for name in sorted(gone))]:
         if published.refs.get(update.name) == update.new:
             report.up_to_date.append(update.name)
-        else:
+            continue
+        try:
             moves.append(_check(store, objects, published, update, force=force))
+        except (NotFastForwardError, RefChangedError) as error:
+            if not dry_run:
+                raise
+            report.rejected.append(Rejected(update.name, published.refs.get(update.name), update.new, str(error)))
     wanted = [move.new for move in moves if move.new is not None]
-    if wanted:
-        known = [CommitId(c) for c in store.index.has(published.refs.values(), local=True)]
-        _Sender(store, reader, remote, report, progress or no_progress).send(
-            plan.reachable(objects, new_commits(objects.commit, wanted, known))
-        )
+    load = _plan_shipment(store, objects, remote, published, wanted) if wanted else Shipment()
+    report.encoded, report.chunks, report.objects = load.encoded, load.chunks, load.payloads
+    if dry_run:
+        report.moved, report.packs, report.bytes = moves, len(load.parcels), load.bytes
+        return report
+
+    def arrived(pack: FinishedPack) -> None:
+        report.packs += 1
+        report.bytes += pack.size
+
+    if load.parcels:
+        sending.send(store, reader, remote, load, progress or no_progress, arrived)
     for move in moves:
-        remote.update_ref(move.name, move.old, move.new)
+        _move(remote, move)
         report.moved.append(move)
     _follow(store, remote.name, report)
     return report
+
+
+def _plan_shipment(
+    store: Store, objects: Objects, remote: Remote, published: RemoteRefs, wanted: Sequence[CommitId]
+) -> Shipment:
+    """What the remote lacks of some commits. What its refs name it has, so that nobody asks for that."""
+    index = store.index
+    known = [CommitId(c) for c in index.has(published.refs.values(), local=True)]
+    items = list(plan.reachable(objects, new_commits(objects.commit, wanted, known), changes=True))
+    lacks = _questions(store, remote)
+    lacking = set(lacks([id_ for _, id_ in items]))
+    missing = basing.find_all(index, (item for item in items if item[1] in lacking))
+    found, alone = basing.with_bases(index, missing, lacks)
+    return shipment.plan(index, found, alone | basing.too_deep(index, found, remote.name, alone))
+
+
+def _questions(store: Store, remote: Remote) -> Callable[[Sequence[bytes]], list[bytes]]:
+    """Tells which of some ids the remote lacks: it says so itself, or the tables of its packs do."""
+    if not remote.knows_ids:
+        with suppress(RepositoryNotFoundError):
+            fetch.learn_tables(store, remote)
+
+        def look_up(ids: Sequence[bytes]) -> list[bytes]:
+            there = store.index.has(ids, place=remote.name)
+            return [id_ for id_ in ids if id_ not in there]
+
+        return look_up
+
+    def ask(ids: Sequence[bytes]) -> list[bytes]:
+        lacking: list[bytes] = []
+        for start in range(0, len(ids), _HAS_BATCH):
+            part = ids[start : start + _HAS_BATCH]
+            try:
+                answers = remote.has(part)
+            except RepositoryNotFoundError:
+                return list(ids)
+            lacking += [id_ for id_, there in zip(part, answers, strict=True) if not there]
+        return lacking
+
+    return ask
+
+
+def _move(remote: Remote, move: RefMove) -> None:
+    try:
+        remote.update_ref(move.name, move.old, move.new)
+    except RefChangedError as error:
+        msg = f"{error} meanwhile; what was sent stays there: `shardfs pull {remote.name}`, then push again"
+        raise RefChangedError(msg, error.current) from error
 
 
 def _check(store: Store, objects: Objects, published: RemoteRefs, update: RefUpdate, *, force: bool) -> RefMove:
@@ -181,94 +264,6 @@ def _check_forward(store: Store, objects: Objects, name: str, current: CommitId,
         raise NotFastForwardError(msg)
 
 
-class _Sender:
-    def __init__(self, store: Store, reader: Reader, remote: Remote, report: PushReport, progress: Progress) -> None:
-        self._store = store
-        self._reader = reader
-        self._remote = remote
-        self._report = report
-        self._progress = progress
-        self._total = 0
-        self._present: set[bytes] = set()  # bases that the remote has
-        self._alone: set[bytes] = set()  # what goes without bases
-
-    def send(self, needed: Reachable) -> None:
-        items = list(needed)
-        lacking = set(self._lacking([id_ for _, id_ in items]))
-        index = self._store.index
-        missing = shipment.find_all(index, (item for item in items if item[1] in lacking))
-        wanted = shipment.with_bases(index, missing, self._lacking_bases)
-        self._alone = shipment.too_deep(index, wanted, self._remote.name)
-        load = shipment.plan(index, wanted, self._alone)
-        self._total = load.bytes
-        self._report.objects = len(load)
-        with scratch(self._store.layout, "push") as folder:
-            damaged = self._send_whole(load, folder)
-            self._send_loose([*damaged, *load.loose], folder)
-
-    def _lacking(self, ids: Sequence[bytes]) -> list[bytes]:
-        lacking: list[bytes] = []
-        for start in range(0, len(ids), _HAS_BATCH):
-            part = ids[start : start + _HAS_BATCH]
-            try:
-                answers = self._remote.has(part)
-            except RepositoryNotFoundError:
-                return list(ids)
-            lacking += [id_ for id_, there in zip(part, answers, strict=True) if not there]
-        return lacking
-
-    def _lacking_bases(self, ids: Sequence[bytes]) -> list[bytes]:
-        lacking = self._lacking(ids)
-        self._present.update(set(ids) - set(lacking))
-        return lacking
-
-    def _send_whole(self, load: Shipment, folder: Layout) -> list[tuple[Kind, bytes]]:
-        """Send packs as they are; returns what was in those that turned out to be damaged or gone."""
-        damaged: list[tuple[Kind, bytes]] = []
-        for pack_id, entries in load.packs.items():
-            path = folder.pack(pack_id)
-            if _link(self._store.layout.pack(pack_id), path) and packs.hash_file(path) == pack_id:
-                self._put(path, FinishedPack(pack_id, path.stat().st_size, tuple(entries)))
-            else:
-                damaged += [(entry.kind, entry.id) for entry in entries]
-        return damaged
-
-    def _send_loose(self, items: Sequence[tuple[Kind, bytes]], folder: Layout) -> None:
-        """Pack payloads anew, verified, and send the packs one by one."""
-        writer: PackWriter | None = None
-        try:
-            for kind, id_ in items:
-                if writer is None:
-                    writer = PackWriter(folder)
-                encoded, plaintext = self._reader.payload(kind, id_)
-                if id_ in self._alone or not self._present.issuperset(encoded.bases):
-                    encoded = registry.encode(plaintext, registry.dtype_of(encoded))
-                writer.add(kind, id_, encoded.codec, encoded.payload, len(plaintext), encoded.bases)
-                self._present.add(id_)
-                if writer.is_full:
-                    full, writer = writer, None
-                    self._finish(full, folder)
-            if writer is not None:
-                self._finish(writer, folder)
-        except BaseException:
-            if writer is not None:
-                writer.abort()
-            raise
-
-    def _finish(self, writer: PackWriter, folder: Layout) -> None:
-        pack = writer.finish()
-        self._put(folder.pack(pack.id), pack)
-
-    def _put(self, path: Path, pack: FinishedPack) -> None:
-        self._remote.put_pack(path, pack.id)
-        path.unlink()
-        self._store.index.add_packs([(pack.id, pack.size, pack.entries)], place=self._remote.name)
-        self._present.update(entry.id for entry in pack.entries)
-        self._report.packs += 1
-        self._report.bytes += pack.size
-        self._progress(self._report.bytes, max(self._total, self._report.bytes), "sending")
-
-
 def _published(remote: Remote) -> RemoteRefs:
     try:
         return remote.refs()
@@ -286,6 +281,16 @@ def _follow(store: Store, remote: str, report: PushReport) -> None:
                 store.refs.move(name, store.refs.get(name), move.new, message="push")
 
 
+def _matching(refs: RefStore, pattern: str) -> list[str]:
+    """Full names of the branches that a pattern matches, or of the tags when no branch does."""
+    for prefix in (BRANCHES, TAGS):
+        found = [name for name in sorted(refs.list(prefix)) if fnmatchcase(name, prefix + pattern)]
+        if found:
+            return found
+    msg = f"there is no branch or tag like {pattern!r} to push"
+    raise RefNotFoundError(msg)
+
+
 def _full_name(refs: RefStore, name: str) -> str:
     if name.startswith((BRANCHES, TAGS)):
         return ref_format.check_ref_name(name)
@@ -294,16 +299,3 @@ def _full_name(refs: RefStore, name: str) -> str:
         msg = f"not the name of a branch or tag: {name!r}"
         raise UsageError(msg)
     return tag if refs.get(branch) is None and refs.get(tag) is not None else branch
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Another name for a pack, so that a gc in between cannot take it away; False when it is gone already."""
-    with atomic.os_errors(f"cannot write in {target.parent}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except FileNotFoundError:
-            return False
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, target)
-    return True

@@ -1,142 +1,144 @@
-"""What a push has to send: which packs go as they are, and which payloads are packed anew."""
+"""What a push has to send: which packs go as they are, and which payloads are packed anew, to the byte."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from shardfs.codecs.base import MAX_BASE_DEPTH
-from shardfs.errors import ChunkNotFoundError, ObjectNotFoundError
+from shardfs.codecs import registry
+from shardfs.formats import pack as pack_format
 from shardfs.formats.ids import Kind, PackId
-from shardfs.formats.pack import Entry
-from shardfs.store.chains import depth_of
+from shardfs.formats.pack import HEADER, Entry
+from shardfs.store import packs
 from shardfs.store.index import LOCAL, Index, Location
 
 
-@dataclass(frozen=True)
-class Shipment:
-    """Payloads to send.
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What becomes one pack of the other side.
 
     Attributes:
-        packs: local packs to send whole, with their entries; each after the packs that hold its bases.
-        loose: the other payloads, bases first.
-        bytes: stored bytes of both.
+        pack: the pack here that goes as it is; None: its payloads are packed anew.
+        copies: the payloads, as they are found here.
+        alone: ids of those that are encoded anew, without bases.
+        size: bytes of the pack; the most that it can have where something is encoded anew.
+        after: positions in the shipment of those that hold bases of this one, and have to arrive before it.
     """
 
-    packs: dict[PackId, list[Entry]]
-    loose: list[tuple[Kind, bytes]]
-    bytes: int
-
-    def __len__(self) -> int:
-        return sum(map(len, self.packs.values())) + len(self.loose)
-
-
-def find_all(index: Index, wanted: Iterable[tuple[Kind, bytes]]) -> dict[bytes, Location]:
-    """A copy of each wanted id, in the order of `wanted`, local ones where there are any.
-
-    Raises:
-        ChunkNotFoundError, ObjectNotFoundError: an id is in no known pack.
-    """
-    items = list(wanted)
-    known = index.find_many(id_ for _, id_ in items)
-    for kind, id_ in items:
-        if id_ not in known:
-            msg = f"{kind.name.lower()} {id_.hex()[:12]} is in no pack that is known here; nothing was sent"
-            raise ChunkNotFoundError(msg) if kind is Kind.CHUNK else ObjectNotFoundError(msg)
-    return {id_: known[id_] for _, id_ in items}
+    pack: PackId | None
+    copies: tuple[Location, ...]
+    alone: frozenset[bytes]
+    size: int
+    after: tuple[int, ...] = ()
 
 
-def with_bases(
-    index: Index, wanted: dict[bytes, Location], lacks: Callable[[Sequence[bytes]], list[bytes]]
-) -> dict[bytes, Location]:
-    """`wanted` and the bases of its deltas that the other side lacks, bases first; errors as `find_all`.
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """All that a push sends, in an order in which no base comes late."""
 
-    Args:
-        index: knows where bases are.
-        wanted: copies by id.
-        lacks: those of some ids that the other side does not have.
-    """
-    found = dict(wanted)
-    for _ in range(MAX_BASE_DEPTH):
-        bases = {base for c in found.values() for base in c.entry.bases} - found.keys()
-        more = find_all(index, ((Kind.CHUNK, id_) for id_ in lacks(sorted(bases)))) if bases else {}
-        if not more:
-            break
-        found = {**more, **found}
-    return _bases_first(found)
+    parcels: tuple[Parcel, ...] = ()
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all packs."""
+        return sum(parcel.size for parcel in self.parcels)
 
-def too_deep(index: Index, wanted: dict[bytes, Location], place: str) -> set[bytes]:
-    """Those of `wanted`, bases first, that must not go to a place as they are: their chains would be too long.
+    @property
+    def chunks(self) -> int:
+        """Chunks in them."""
+        return sum(copy.entry.kind is Kind.CHUNK for parcel in self.parcels for copy in parcel.copies)
 
-    The place may hold other copies of their bases than this store: made by other writers, or before `optimize`.
-    """
-    depths: dict[bytes, int] = {}
-    found: set[bytes] = set()
+    @property
+    def payloads(self) -> int:
+        """Chunks and objects in them."""
+        return sum(len(parcel.copies) for parcel in self.parcels)
 
-    def there(id_: bytes) -> tuple[bytes, ...] | None:
-        return next((copy.entry.bases for copy in index.find(id_) if copy.place == place), None)
-
-    for id_, location in wanted.items():
-        bases = [depth_of(base, there, depths, unknown=0) for base in location.entry.bases]
-        depths[id_] = 1 + max(bases) if bases else 0
-        if depths[id_] > MAX_BASE_DEPTH:
-            found.add(id_)
-            depths[id_] = 0
-    return found
+    @property
+    def encoded(self) -> int:
+        """Chunks that are encoded anew, whose bytes are counted at the most that they can be."""
+        return sum(len(parcel.alone) for parcel in self.parcels)
 
 
 def plan(index: Index, wanted: dict[bytes, Location], alone: Set[bytes] = frozenset()) -> Shipment:
-    """How to send `wanted`: local packs of which everything is wanted go whole, the rest is loose.
+    """How to send `wanted`: local packs of which everything is wanted go whole, the rest is packed anew.
+
+    The same payloads make the same packs again, so that a push which was interrupted goes on with the one it was at.
 
     Args:
         index: knows what is in the packs.
         wanted: copies by id, bases first.
         alone: ids that must not go as they are.
     """
+    parcels = [
+        Parcel(pack, tuple(wanted[entry.id] for entry in entries), frozenset(), wanted[entries[0].id].pack_size)
+        for pack, entries in _whole(index, wanted, alone)
+    ]
+    sent = {copy.entry.id for parcel in parcels for copy in parcel.copies}
+    parcels += _anew([copy for id_, copy in wanted.items() if id_ not in sent], alone)
+    return Shipment(tuple(_with_order(parcels)))
+
+
+def _whole(index: Index, wanted: dict[bytes, Location], alone: Set[bytes]) -> Iterator[tuple[PackId, list[Entry]]]:
+    """Local packs to send whole, bases first; packs that need each other, or what is packed anew, are left out."""
     whole: dict[PackId, list[Entry]] = {}
     for pack in dict.fromkeys(c.pack for c in wanted.values() if c.place == LOCAL):
         entries = index.entries(pack)
         # Another copy may have bases that the other side lacks, or that are too deep there.
         if all(e.id in wanted and wanted[e.id].pack == pack and e.id not in alone for e in entries):
             whole[pack] = entries
-    packs = dict(_bases_sent_first(whole, wanted))
-    sent = {entry.id for entries in packs.values() for entry in entries}
-    loose = [copy for id_, copy in wanted.items() if id_ not in sent]
-    size = sum(e.stored_size for entries in packs.values() for e in entries)
-    items = [(copy.entry.kind, copy.entry.id) for copy in loose]
-    return Shipment(packs, items, size + sum(copy.entry.stored_size for copy in loose))
+    needs = {
+        pack: {wanted[base].pack for e in entries for base in e.bases if base in wanted} - {pack}
+        for pack, entries in whole.items()
+    }
+    users: dict[PackId, list[PackId]] = {}
+    for pack, others in needs.items():
+        for other in others:
+            users.setdefault(other, []).append(pack)
+    ready = deque(pack for pack, others in needs.items() if not others)
+    while ready:
+        pack = ready.popleft()
+        yield pack, whole[pack]
+        for user in users.get(pack, ()):
+            needs[user].discard(pack)
+            if not needs[user]:
+                ready.append(user)
 
 
-def _bases_first(wanted: dict[bytes, Location]) -> dict[bytes, Location]:
-    ordered: dict[bytes, Location] = {}
-    entered: set[bytes] = set()
-    stack = [*reversed(wanted)]
-    while stack:
-        id_ = stack[-1]
-        if id_ not in entered:
-            entered.add(id_)
-            stack += [base for base in wanted[id_].entry.bases if base in wanted and base not in entered]
-        else:
-            ordered.setdefault(id_, wanted[stack.pop()])
-    return ordered
+def _anew(copies: Iterable[Location], alone: Set[bytes]) -> Iterator[Parcel]:
+    """Packs of payloads, each filled up as a `PackWriter` fills one."""
+    batch: list[Location] = []
+    size = len(HEADER)
+    for copy in copies:
+        batch.append(copy)
+        size += copy.entry.raw_size if copy.entry.id in alone else copy.entry.stored_size
+        if size >= packs.TARGET_SIZE or len(batch) >= packs.TARGET_ENTRIES:
+            yield _parcel(batch, alone)
+            batch, size = [], len(HEADER)
+    if batch:
+        yield _parcel(batch, alone)
 
 
-def _bases_sent_first(
-    whole: dict[PackId, list[Entry]], wanted: dict[bytes, Location]
-) -> Iterator[tuple[PackId, list[Entry]]]:
-    """Packs in an order in which no base comes late; packs that need each other, or loose bases, are left out."""
-    left = dict(whole)
-    sent: set[bytes] = set()
-    while left:
-        ready = [pack for pack, entries in left.items() if not _needs(entries, sent) & wanted.keys()]
-        if not ready:
-            return
-        for pack in ready:
-            entries = left.pop(pack)
-            sent.update(entry.id for entry in entries)
-            yield pack, entries
+def _parcel(copies: Sequence[Location], alone: Set[bytes]) -> Parcel:
+    here = frozenset(copy.entry.id for copy in copies) & alone
+    entries = [_lone(copy.entry) if copy.entry.id in here else copy.entry for copy in copies]
+    offset = len(HEADER)
+    laid_out: list[Entry] = []
+    for entry in sorted(entries, key=lambda e: e.kind is not Kind.CHUNK):  # stable: chunks, then objects
+        laid_out.append(entry._replace(offset=offset))
+        offset += entry.stored_size
+    size = offset + len(pack_format.tail_to_bytes(laid_out, offset))
+    return Parcel(None, tuple(copies), here, size)
 
 
-def _needs(entries: list[Entry], sent: set[bytes]) -> set[bytes]:
-    return {base for e in entries for base in e.bases} - {e.id for e in entries} - sent
+def _lone(entry: Entry) -> Entry:
+    """A chunk as it is at worst once it has no bases any more."""
+    return entry._replace(codec=registry.RAW.code, stored_size=entry.raw_size, bases=())
+
+
+def _with_order(parcels: Sequence[Parcel]) -> Iterator[Parcel]:
+    holder = {copy.entry.id: number for number, parcel in enumerate(parcels) for copy in parcel.copies}
+    for number, parcel in enumerate(parcels):
+        bases = {b for c in parcel.copies if c.entry.id not in parcel.alone for b in c.entry.bases}
+        after = {holder[base] for base in bases if base in holder} - {number}
+        yield Parcel(parcel.pack, parcel.copies, parcel.alone, parcel.size, tuple(sorted(after)))
