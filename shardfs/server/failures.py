@@ -36,6 +36,8 @@ _STATUSES: Final[tuple[tuple[type[ShardfsError], int], ...]] = (
     (OutOfSpaceError, 507),
 )
 
+_KEPT: Final = ("Allow", "Retry-After")  # headers of an HTTPException that its answer has too
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -54,7 +56,9 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return failure(error.status, error.text or error.reason)
+        answer = failure(error.status, error.text or error.reason)
+        answer.headers.update({name: error.headers[name] for name in _KEPT if name in error.headers})
+        return answer
     except RefChangedError as error:
         body = wire.current_to_bytes(str(error), error.current)
         return web.Response(status=412, body=body, content_type="application/json")

@@ -63,6 +63,10 @@ class Repositories:
         """Whether the store of a repository is open already."""
         return name in self._open
 
+    def open_count(self) -> int:
+        """How many stores are open now."""
+        return len(self._open)
+
     def writable(self, name: str) -> Store:
         """The store of a repository that is about to change; made if the server makes any.
 
