@@ -2,6 +2,7 @@
 # make test    the whole test suite, real mounts and a real server included
 # make check   lint, types, layers
 # make soak    10 000 random operations on real mounts against a model: SEED=.. OPS=..
+# make faults  all network faults against all that is done with a remote: SEEDS=.. FLAGS="--fault cut --show"
 # make fuzz    decoders against made-up payloads for a minute, where atheris is installed
 # make bench   tables of times and bytes beside other tools
 # make bench-mount   the same of mounts: reads, writes, a slow link (root); BENCH_FLAGS=--quick for less
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check soak fuzz bench bench-mount format setup clean
+.PHONY: demo test check soak faults fuzz bench bench-mount format setup clean
 
 setup:
 	@.ci/setup
@@ -35,6 +36,9 @@ format: setup
 
 soak: setup
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(OPS),--ops $(OPS))
+
+faults: setup
+	$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200) $(FLAGS)
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.fuzz_codecs

@@ -12,11 +12,16 @@ from pathlib import Path
 
 import shardfs
 from shardfs.errors import OutOfSpaceError, ShardfsError
-from tests.soak.proxy import FlakyProxy
+from tests.faults.proxy import FaultProxy
 from tests.soak.served import Served
 from tests.soak.staged import leaf_at, told
 from tests.soak.tree import Snapshot
 
+# Those that no reader can take for something else.
+FAULTS = (
+    "refuse", "reset", "reset-in-head", "reset-in-body", "cut", "late", "black-hole", "stall", "drip", "flip",
+    "garbage", "two-heads", "wrong-range", "whole", "429", "500", "503", "redirect-loop",
+)  # fmt: skip
 PATIENCE_S = 60.0  # until a remote that answers again is asked again, and has answered
 
 
@@ -27,24 +32,28 @@ class Lazy:
     Attributes:
         known: commits that the clone has fetched.
         errors: reads that failed because the remote did.
+        flaky: share of the exchanges that fail.
     """
 
     served: Served
-    proxy: FlakyProxy
+    proxy: FaultProxy
     project: Path
     cache: Path
     chance: random.Random
     known: list[tuple[str, Snapshot]] = field(default_factory=list)
     errors: int = 0
+    flaky: float = 0.0
 
     def fetch(self, commits: list[tuple[str, Snapshot]]) -> None:
         """Get to know new commits; a remote that fails is an error and nothing else."""
         with shardfs.open(self.project) as repo:
             try:
-                repo.fetch()
+                complete = not repo.fetch().conflicts
             except ShardfsError:
-                assert self.proxy.flaky, "the remote works"
-                return
+                complete = False
+        if not complete:
+            assert self.flaky, "the remote works"
+            return
         self.known = commits
 
     def read(self) -> None:
@@ -62,10 +71,10 @@ class Lazy:
                 found = leaf_at(place)
                 break
             except OSError as error:
-                if error.errno != errno.EIO or (not self.proxy.flaky and time.monotonic() > deadline):
+                if error.errno != errno.EIO or (not self.flaky and time.monotonic() > deadline):
                     raise
                 self.errors += 1
-                if self.proxy.flaky:
+                if self.flaky:
                     return
                 time.sleep(0.2)
         assert found == snapshot[path], (id_, path, told(found), told(snapshot[path]))
@@ -79,11 +88,16 @@ class Lazy:
             except OutOfSpaceError:
                 pass  # the cache was just spoiled
             except ShardfsError:
-                assert self.proxy.flaky, "the remote works"
+                assert self.flaky, "the remote works"
 
     def weather(self) -> None:
         """The remote gets worse or better."""
-        self.proxy.flaky = self.chance.choice((0.0, 0.0, 0.1, 0.5))
+        self.change(self.chance.choice((0.0, 0.0, 0.1, 0.5)))
+
+    def change(self, flaky: float) -> None:
+        """Let this share of the exchanges fail from now on."""
+        self.flaky = flaky
+        self.proxy.change(self.chance.randrange(1 << 32), flaky, FAULTS)
 
     def spoil(self) -> None:
         """Something happens to the cache: it goes, a file of it goes, is cut or gets other bytes."""

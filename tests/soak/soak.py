@@ -21,10 +21,10 @@ import pytest
 import shardfs
 from shardfs.errors import OutOfSpaceError, ShardfsError
 from shardfs.repository import Repository
+from tests.faults.proxy import FaultProxy
 from tests.mount.conftest import FRESH_S, eventually, private_folders
 from tests.serving import serving
 from tests.soak.lazy import Lazy
-from tests.soak.proxy import FlakyProxy
 from tests.soak.served import AT_REST, Served, Usage
 from tests.soak.staged import LATE_S, Staged
 from tests.soak.tree import Leaf, Snapshot
@@ -38,7 +38,6 @@ SETTINGS = {
     "SHARDFS_DEADLINE": "3",
     "PYTHONFAULTHANDLER": "1",
 }
-SILENCE_S = 5.0  # longer than the deadline
 # Operations, and how often each happens in a thousand.
 STAGING = {
     "write_file": 150, "rewrite_file": 90, "write_inside": 80, "append": 60, "cut": 50, "map": 50, "use_held": 80,
@@ -118,7 +117,7 @@ class Soak:
         (folder / "served").mkdir()
         (folder / "served" / "models").symlink_to(self.project / ".shardfs")
         server = stack.enter_context(serving(folder / "served", "read-only"))
-        proxy = FlakyProxy(server.url, seed, SILENCE_S)
+        proxy = FaultProxy(server.url)
         stack.callback(proxy.close)
         shardfs.clone(f"{proxy.url}/models", folder / "lazy").close()
         shardfs.clone(str(self.project / ".shardfs"), folder / "pusher", full=True).close()
@@ -450,7 +449,7 @@ class Soak:
 
     def _check_everything(self) -> None:
         """Read every version again, as somebody who comes fresh, and ask the store."""
-        self.lazy.proxy.flaky = 0.0
+        self.lazy.change(0.0)
         with self.watchdog.watch("the last look"):
             for staged in self.staged:
                 for held in list(staged.held):

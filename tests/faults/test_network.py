@@ -1,0 +1,54 @@
+"""Every fault of a network, in each run of the test suite with a few operations; `make faults` does all with all."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.faults import proxy
+from tests.faults.proxy import FaultProxy
+from tests.serving import serving
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 2  # 80 cases, about 20 s
+
+pytestmark = [pytest.mark.fuse, pytest.mark.network]
+
+
+@pytest.mark.slow
+def test_every_fault_ends_in_right_bytes_or_one_clear_line(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "tests.faults.campaign", "--spread", "--seeds", str(SEEDS), "--jobs", "4"]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True, env=_environment(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for fault in proxy.ALL:
+        assert f"\n| {fault} |" in done.stdout
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(folder)}
+
+
+def test_the_same_seed_breaks_the_same_exchanges(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        seen = []
+        for seed in (1, 1, 2):
+            front = FaultProxy(server.url)
+            front.change(seed, 0.5, ("500", "reset", "cut"))
+            for number in range(40):
+                _get(f"{front.url}/no-repository-{number}/info/refs")
+            seen.append(front.change().met)
+            front.close()
+    assert seen[0] == seen[1] != seen[2]
+    assert all(seen[0][fault] for fault in ("", "500", "reset", "cut"))
+
+
+def _get(url: str) -> None:
+    with suppress(OSError, http.client.HTTPException), urllib.request.urlopen(url, timeout=10):
+        pass
