@@ -14,6 +14,7 @@ MAX_HAS_IDS: Final = 65_536
 MAX_ERROR_TEXT: Final = 400  # characters of a remote's error message that are worth showing
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
+_REST_OF = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
 _ENTITY_TAG = re.compile(r'"([0-9a-f]{64})"')
 
 
@@ -63,6 +64,26 @@ def parse_content_range(text: str) -> tuple[int, int, int | None]:
         raise MalformedError(msg)
     total = None if found[3] == "*" else int(found[3])
     return int(found[1]), int(found[2]) - int(found[1]) + 1, total
+
+
+def rest_of(offset: int, size: int) -> str:
+    """The Content-Range header of a request whose body is a file of `size` bytes from `offset` to its end."""
+    return f"bytes {offset}-{size - 1}/{size}" if offset < size else f"bytes */{size}"
+
+
+def parse_rest_of(text: str) -> tuple[int, int]:
+    """Offset and size of `rest_of`.
+
+    Raises:
+        MalformedError: another unit or form, or a range that does not reach the end.
+    """
+    found = _REST_OF.fullmatch(text.strip())
+    size = int(found[3]) if found else 0
+    offset, last = (int(found[1]), int(found[2])) if found and found[1] else (size, size - 1)
+    if found is None or last != size - 1 or offset > size:
+        msg = f"Content-Range {text[:80]!r} is not the rest of a pack"
+        raise MalformedError(msg)
+    return offset, size
 
 
 def entity_tag(commit: CommitId) -> str:

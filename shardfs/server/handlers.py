@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -30,10 +29,9 @@ from shardfs.formats.ids import ID_SIZE, CommitId, Kind, PackId, content_id
 from shardfs.formats.manifest import MAX_CHUNK_SIZE, Manifest
 from shardfs.formats.pack import MAX_PACK_SIZE, TRAILER_SIZE
 from shardfs.formats.ref import BRANCHES, TAGS
-from shardfs.server.receiving import read_small, read_to_file
+from shardfs.server.receiving import Uploads, read_small
 from shardfs.server.repositories import Repositories
 from shardfs.server.routes import Target
-from shardfs.store import atomic
 from shardfs.store.plaintext import local_copies, read_plaintext
 from shardfs.store.receive import receive_pack, receive_ref
 from shardfs.store.store import Store
@@ -57,6 +55,7 @@ class Handlers:
     def __init__(self, repositories: Repositories, threads: ThreadPoolExecutor) -> None:
         self._repositories = repositories
         self._threads = threads
+        self._uploads = Uploads(self.run)
         self._table: dict[tuple[str, str], Callable[[web.Request, Target], Awaitable[web.StreamResponse]]] = {
             ("GET", "info"): self.get_listing,
             ("GET", "pack_file"): self.get_pack,
@@ -99,10 +98,16 @@ class Handlers:
         headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
         return web.FileResponse(path, headers=headers)
 
-    async def get_pack(self, _request: web.Request, target: Target) -> web.StreamResponse:
+    async def get_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
         """A pack or a range of it, by sendfile."""
         # Looking at two inodes here takes less time than handing that to a thread: half of a small range's latency.
-        path = self._pack_path(target)
+        try:
+            path = self._pack_path(target)
+        except PackNotFoundError:
+            offset = self._uploads.offset(self._repositories.layout(target.repository), PackId(target.id))
+            if request.method == "HEAD" and offset:
+                return web.Response(status=404, headers={"Upload-Offset": str(offset)})
+            raise
         headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
         return web.FileResponse(path, chunk_size=1 << 20, headers=headers)
 
@@ -115,13 +120,9 @@ class Handlers:
         """Receive a pack: nothing is visible before every byte has been verified and is durable."""
         store = await self.run(self._repositories.writable, target.repository)
         pack_id = PackId(target.id)
-        temp = await self.run(atomic.temp_name, store.layout.tmp)
-        try:
-            await read_to_file(request, temp, MAX_PACK_SIZE, self.run)
-            pack = await self.run(receive_pack, store, temp, pack_id)
-        finally:
-            with suppress(OSError):
-                temp.unlink(missing_ok=True)
+        async with self._uploads.begin(store.layout, pack_id) as upload:
+            await upload.receive(request, MAX_PACK_SIZE)
+            pack = await self.run(receive_pack, store, upload.path, pack_id)
         return web.json_response({"id": pack_id.hex(), "size": pack.size, "entries": len(pack.entries)}, status=201)
 
     async def post_has(self, request: web.Request, target: Target) -> web.StreamResponse:

@@ -1,21 +1,36 @@
-"""Request bodies, bounded: into memory when small, into a file when large."""
+"""Request bodies, bounded: into memory when small, into a file when large.
+
+A large one is a pack. The file has the name of the pack, and stays when the connection breaks: the client goes on from
+its end. Nothing in it is trusted before all of it is there and verified.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
-from shardfs.errors import OutOfSpaceError
+from shardfs.errors import FormatError, LockedError, MalformedError, NotFoundError, OutOfSpaceError
+from shardfs.formats import wire
+from shardfs.formats.ids import PackId
 from shardfs.store import atomic
+from shardfs.store.layout import Layout
+
+Runner = Callable[..., asyncio.Future[Any]]
 
 IDLE_S: Final = 60.0  # seconds that a client may send nothing in the middle of a body
 _BLOCK_SIZE: Final = 4 << 20  # bytes handed to a thread at once
 _MARGIN: Final = 64 << 20  # bytes of disk that an upload must leave free
+_SILENT_S: Final = 1.0  # without a byte, after which another connection may go on with the same pack
+_USELESS: Final = (FormatError, NotFoundError, OutOfSpaceError, web.HTTPRequestEntityTooLarge)
+"""After these the bytes that came are of no use, or in the way."""
 
 
 def check_length(request: web.Request, limit: int) -> None:
@@ -26,6 +41,15 @@ def check_length(request: web.Request, limit: int) -> None:
     """
     if request.content_length is not None and request.content_length > limit:
         raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=request.content_length)
+
+
+def whole_size(request: web.Request) -> int | None:
+    """Bytes of the pack that a body is the rest of; None when the client does not say.
+
+    Raises:
+        MalformedError: the range that the body is does not reach the end of the pack.
+    """
+    return _begin_and_end(request)[1]
 
 
 async def read_small(request: web.Request, limit: int) -> bytes:
@@ -45,45 +69,92 @@ async def read_small(request: web.Request, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-async def read_to_file(request: web.Request, path: Path, limit: int, run: Callable[..., asyncio.Future[None]]) -> None:
-    """Write the body to a new file, fsynced. Disk work happens in `run`'s threads.
+class Upload:
+    """A pack that is coming in.
 
-    Raises:
-        web.HTTPRequestEntityTooLarge: longer than `limit`. web.HTTPRequestTimeout: the client stopped sending.
-        OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+    Args:
+        path: the file that it goes to. What is in it already came earlier, from this client or another one.
+        run: runs disk work on a thread.
     """
-    check_length(request, limit)
-    await run(_check_space, path.parent, request.content_length or 0)
-    with atomic.writing("cannot receive a pack"):
-        file = path.open("xb", buffering=0)
-    try:
-        await _copy(request, file.fileno(), limit, run)
-        await run(_sync, file.fileno())
-    finally:
-        file.close()
 
+    def __init__(self, path: Path, run: Runner) -> None:
+        self.path = path
+        self.ended = asyncio.Event()
+        self.is_complete = False
+        self._run = run
+        self._heard = time.monotonic()
+        self._waiting: asyncio.Timeout | None = None
+        self._is_unwanted = False
 
-async def _copy(request: web.Request, fd: int, limit: int, run: Callable[..., asyncio.Future[None]]) -> None:
-    """Write the body as it comes; one block is on its way to the disk while the next one is read."""
-    size = 0
-    block = bytearray()
-    writing: asyncio.Future[None] | None = None
-    try:
-        while piece := await _next_piece(request):
-            block += piece
-            size += len(piece)
-            if size > limit:
-                raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=size)
-            if len(block) >= _BLOCK_SIZE:
-                if writing is not None:
-                    await writing
-                writing, block = run(_write, fd, block), bytearray()
-    finally:
-        if writing is not None:
-            await asyncio.wait([writing])
-    if writing is not None:
-        await writing
-    await run(_write, fd, block)
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client sends nothing: most often its connection is gone, and the server cannot know yet."""
+        return not self.is_complete and time.monotonic() - self._heard > _SILENT_S
+
+    def give_up(self) -> None:
+        """Let the client that sends this go; `ended` says when nothing is written any more."""
+        self._is_unwanted = True
+        if self._waiting is not None:
+            self._waiting.reschedule(0)
+
+    async def receive(self, request: web.Request, limit: int) -> None:
+        """Write the body to the file, fsynced, from where `Content-Range` says; what came stays when the rest does not.
+
+        Raises:
+            web.HTTPRequestEntityTooLarge: the pack is longer than `limit`. web.HTTPRequestTimeout: the client stopped
+            sending. web.HTTPRequestRangeNotSatisfiable: not so much is here. MalformedError: not such a range.
+            LockedError: another process receives this pack. OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+        """
+        offset, total = _begin_and_end(request)
+        if max(offset + (request.content_length or 0), total or 0) > limit:
+            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=request.content_length or 0)
+        await self._run(_check_space, self.path.parent, request.content_length or 0)
+        fd = await self._run(_open, self.path)
+        try:
+            if offset > os.fstat(fd).st_size:
+                raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes {offset} and on of a pack that is not here")
+            os.lseek(fd, offset, os.SEEK_SET)
+            size = offset + await self._copy(request, fd, limit - offset)
+            if total not in (None, size):
+                msg = f"{size} bytes of a pack of {total}"
+                raise MalformedError(msg)
+            await self._run(_finish, fd, size)
+            self.is_complete = True
+        finally:
+            os.close(fd)
+
+    async def _copy(self, request: web.Request, fd: int, limit: int) -> int:
+        """Write the body as it comes, one block to the disk while the next one is read; returns its bytes."""
+        size = 0
+        block = bytearray()
+        writing: asyncio.Future[None] | None = None
+        try:
+            while piece := await self._next_piece(request):
+                block += piece
+                size += len(piece)
+                if size > limit:
+                    raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=size)
+                if len(block) >= _BLOCK_SIZE:
+                    if writing is not None:
+                        await writing
+                    writing, block = self._run(_write, fd, block), bytearray()
+        finally:
+            if writing is not None:
+                await asyncio.wait([writing])
+                writing.result()
+            await self._run(_write, fd, block)
+        return size
+
+    async def _next_piece(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(0 if self._is_unwanted else IDLE_S) as self._waiting:
+                piece = await request.content.readany()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="the body stopped coming") from None
+        finally:
+            self._waiting = None
+        self._heard = time.monotonic()
+        return piece
 
 
 async def _next_piece(request: web.Request) -> bytes:
@@ -92,6 +163,89 @@ async def _next_piece(request: web.Request) -> bytes:
             return await request.content.readany()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body stopped coming") from None
+
+
+class Uploads:
+    """The packs that are coming in. Used on the event loop.
+
+    Args:
+        run: runs disk work on a thread.
+    """
+
+    def __init__(self, run: Runner) -> None:
+        self._run = run
+        self._active: dict[Path, Upload] = {}
+
+    def offset(self, layout: Layout, pack_id: PackId) -> int:
+        """How many bytes from the start of a pack need not be sent again; none while somebody is sending it."""
+        path = _part(layout, pack_id)
+        active = self._active.get(path)
+        if active is not None and not active.is_complete and not active.is_silent:
+            return 0
+        with suppress(OSError):
+            return path.stat().st_size
+        return 0
+
+    @asynccontextmanager
+    async def begin(self, layout: Layout, pack_id: PackId) -> AsyncIterator[Upload]:
+        """A place for a pack; the file is gone afterwards, or kept for the next attempt if that can go on with it."""
+        path = _part(layout, pack_id)
+        while (other := self._active.get(path)) is not None:
+            if not other.is_complete and not other.is_silent:
+                path = await self._run(atomic.temp_name, layout.tmp)  # two clients that send the same pack at once
+                break
+            if not other.is_complete:
+                other.give_up()
+            await other.ended.wait()
+        upload = self._active[path] = Upload(path, self._run)
+        is_useless = True
+        try:
+            await self._run(_make_room, layout.tmp)
+            try:
+                yield upload
+            except BaseException as error:
+                is_useless = isinstance(error, _USELESS) or path.name != _part(layout, pack_id).name
+                raise
+        finally:
+            if is_useless:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            del self._active[path]
+            upload.ended.set()
+
+
+def _part(layout: Layout, pack_id: PackId) -> Path:
+    return layout.tmp / f"part-{pack_id.hex()}"
+
+
+def _begin_and_end(request: web.Request) -> tuple[int, int | None]:
+    """Where in the pack a body begins, and the size of the pack if the client says it."""
+    text = request.headers.get("Content-Range")
+    return (0, request.content_length) if text is None else wire.parse_rest_of(text)
+
+
+def _make_room(tmp: Path) -> None:
+    """Delete what nobody went on with for a day."""
+    with atomic.writing("cannot receive a pack"):
+        tmp.mkdir(exist_ok=True)
+    atomic.remove_stale(tmp)
+
+
+def _open(path: Path) -> int:
+    """The file of an upload, which no other process receives into.
+
+    Raises:
+        LockedError: one does.
+    """
+    with atomic.writing("cannot receive a pack"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        msg = "another process is receiving this pack"
+        raise LockedError(msg) from error
+    return fd
 
 
 def _check_space(folder: Path, size: int) -> None:
@@ -108,6 +262,8 @@ def _write(fd: int, block: bytearray) -> None:
             done += os.write(fd, view[done:])
 
 
-def _sync(fd: int) -> None:
+def _finish(fd: int, size: int) -> None:
+    """Cut off what an earlier attempt left beyond the end, and make all of it durable."""
     with atomic.writing("cannot receive a pack"):
+        os.ftruncate(fd, size)
         os.fsync(fd)

@@ -17,6 +17,7 @@ from shardfs.errors import (
     AlreadyExistsError,
     ChunkCorruptedError,
     FormatError,
+    LockedError,
     MalformedError,
     NotFoundError,
     PackCorruptedError,
@@ -93,20 +94,25 @@ def _listed_packs(store: Store) -> dict[PackId, int] | None:
 def receive_pack(store: Store, temp: Path, pack_id: PackId) -> FinishedPack:
     """Verify every byte of a pack file in the store's `tmp/` and take it in, durably.
 
-    A pack that is there already replaces its older copy, which heals damage. `temp` is gone afterwards, whatever
-    happens.
+    A pack that is there already replaces its older copy, which heals damage. `temp` is gone afterwards, except when
+    another process holds the lock: then it is good for another attempt.
 
     Raises:
         MalformedError: the content is not what its id and table promise. UnsupportedVersionError: a codec or version
             that this program does not know. NotFoundError: a base chunk is neither in the pack nor in the store.
         LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
+    is_useful = False
     try:
         _Received(store, temp, pack_id).verify()
         return store.adopt_pack(temp, pack_id)
+    except LockedError:
+        is_useful = True
+        raise
     finally:
-        with suppress(OSError):
-            temp.unlink(missing_ok=True)
+        if not is_useful:
+            with suppress(OSError):
+                temp.unlink(missing_ok=True)
 
 
 def receive_ref(store: Store, name: str, old: CommitId | None, new: CommitId | None, *, by: str) -> None:
