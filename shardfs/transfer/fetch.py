@@ -89,12 +89,16 @@ def fetch(
     # Refs before packs: what the refs need is in packs that are listed later, never only in earlier ones.
     published = remote.refs()
     listed = {pack.id: pack for pack in remote.list_packs()}
-    _Fetch(store, remote, report, progress or no_progress).run(listed, full=full)
+    work = _Fetch(store, remote, report, progress or no_progress)
+    work.run(listed, full=full)
     report.head = published.head
     if prune:
         report.moved += prune_refs(store, remote.name, published)
     moved, report.conflicts = follow(store, remote.name, published)
     report.moved += moved
+    if report.conflicts and work.mend(listed):
+        moved, report.conflicts = follow(store, remote.name, published)
+        report.moved += moved
     return report
 
 
@@ -156,6 +160,17 @@ class _Fetch:
         gone = known.keys() - listed.keys()
         index.remove_packs(gone, place=place)
         self._report.forgotten = len(gone)
+
+    def mend(self, listed: dict[PackId, PackSize]) -> bool:
+        """Ask again for objects that came damaged, now or in an earlier fetch; whether there are any."""
+        lacking = [pack for pack in listed.values() if not self._has_objects(pack.id)]
+        self._learn(lacking)
+        return bool(lacking)
+
+    def _has_objects(self, pack_id: PackId) -> bool:
+        """Whether all objects of a pack are here."""
+        objects = {entry.id for entry in self._store.index.entries(pack_id) if entry.kind is not Kind.CHUNK}
+        return self._store.index.has(objects, local=True) == objects
 
     def _is_known(self, pack: PackSize) -> bool:
         """Whether the table of a pack is known from here or from another remote; then its place is recorded too."""
@@ -236,7 +251,7 @@ class _Fetch:
         return payloads
 
     def _is_good(self, pack: PackSize, entry: Entry, payload: bytes) -> bool:
-        """Whether a payload is what its id says; a bad one is left for the reader, which knows other copies."""
+        """Whether a payload is what its id says; a bad one is left for `mend`, and readers, who know other copies."""
         try:
             copies.verify_object(entry, payload)
         except FormatError as error:
@@ -252,8 +267,9 @@ class _Fetch:
                     for entry, payload in one.payloads:
                         batch.copy(entry, payload)
                         self._report.objects += 1
+        known = self._store.index.packs(self._remote.name)
         self._store.index.add_packs(((a.pack.id, a.pack.size, a.entries) for a in arrived), place=self._remote.name)
-        self._report.packs += len(arrived)
+        self._report.packs += sum(a.pack.id not in known for a in arrived)
 
     def _arrived(self, count: int) -> None:
         with self._guard:

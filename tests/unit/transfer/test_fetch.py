@@ -189,6 +189,19 @@ def test_a_damaged_object_keeps_its_refs_back_and_no_others(
     assert any("not complete" in line for line in report.conflicts)
 
 
+def test_an_object_that_came_damaged_is_asked_for_again(
+    local: Side, remote: Watched, server: Store, tip: CommitId
+) -> None:
+    bad = next((p, e) for p, e in stores.local_entries(server, [Kind.COMMIT]) if e.id == tip)
+    place = server.layout.pack(bad[0]), bad[1].offset + 3
+    flip(*place)
+    assert fetch(local.store, remote).conflicts
+    flip(*place)
+    report = fetch(local.store, remote)
+    assert (report.conflicts, report.packs) == ([], 0)
+    assert local.store.refs.get(TRACKING) == tip
+
+
 def test_a_damaged_table_is_an_error(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
     pack, size = next(iter(server.index.packs().items()))
     flip(server.layout.pack(pack), size - 70)
