@@ -1,0 +1,208 @@
+"""Objects below one prefix of an object store, by obstore. Blocking; safe to share between threads.
+
+obstore repeats nothing here: that is the part of `RetryingRemote`, which knows the deadline.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from shardfs.errors import RemoteError, RemoteProtocolError
+from shardfs.remotes import deadline
+from shardfs.remotes.objectstore.errors import ConditionUnknownError, is_no_bucket, is_unknown_condition, remote_error
+
+if TYPE_CHECKING:
+    from obstore import Attributes
+    from obstore.store import ClientConfig, ObjectStore
+
+PART_SIZE: Final = 8 << 20  # bytes of a part of an upload; the smallest that S3 takes are 5 MiB
+_PARTS_AT_ONCE: Final = 4  # so an upload takes at most 40 MiB of memory
+_CONNECT_S: Final = 10.0
+_IDLE_S: Final = 15.0  # until the answer begins, and between two pieces of it
+_SHORT: Final = 64 << 10  # bytes that are sent before a wait for the answer would be noticed
+_LONGEST_S: Final = 600.0  # for one request: 8 MiB at 14 KB/s
+
+
+class Listed(NamedTuple):
+    """An object of a listing: its name below the prefix, its size in bytes, and a tag that changes with its content."""
+
+    name: str
+    size: int
+    tag: str | None
+
+
+class Bucket:
+    """Objects below a prefix.
+
+    Args:
+        make_store: makes obstore's store of the place from options of its HTTP client; the prefix is in it.
+        url: where it is, for messages.
+        deadline_s: seconds that no wait for an answer exceeds.
+    """
+
+    def __init__(self, make_store: Callable[[ClientConfig], ObjectStore], url: str, deadline_s: float) -> None:
+        self.url = url
+        self._make = make_store
+        self._idle_s = min(_IDLE_S, deadline_s)
+        self._connect_s = min(_CONNECT_S, deadline_s)
+        self._stores: dict[float | None, ObjectStore] = {}
+        self._guard = threading.Lock()
+        self._store(self._idle_s)  # a place that cannot be named is an error now
+
+    def get(self, name: str, limit: int) -> bytes | None:
+        """The content of an object; None when there is none.
+
+        Raises:
+            RemoteProtocolError: it has more than `limit` bytes. RemoteError: by the store.
+        """
+        with self._errors(f"GET {name}"):
+            try:
+                result = obstore.get(self._quick(), name)
+            except FileNotFoundError as error:
+                self._check_bucket(error)
+                return None
+            if result.meta["size"] > limit:
+                msg = f"{self.url}/{name} has {result.meta['size']} bytes where at most {limit} are expected"
+                raise RemoteProtocolError(msg)
+            return bytes(result.bytes())
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes | None:
+        """Up to `length` bytes of an object from `offset`, less only at its end; None when there is no such object.
+
+        Raises:
+            RemoteProtocolError: it ends before `offset`. RemoteError: by the store.
+        """
+        with self._errors(f"GET {name}"):
+            try:
+                return bytes(obstore.get_range(self._quick(), name, start=offset, length=length))
+            except FileNotFoundError as error:
+                self._check_bucket(error)
+                return None
+
+    def size(self, name: str) -> int | None:
+        """The bytes of an object; None when there is none.
+
+        Raises:
+            RemoteError: by the store.
+        """
+        with self._errors(f"HEAD {name}"):
+            try:
+                return obstore.head(self._quick(), name)["size"]
+            except FileNotFoundError:
+                return None
+
+    def list(self, prefix: str) -> list[Listed]:
+        """All objects whose names begin with `prefix`, a folder.
+
+        Raises:
+            RemoteError: by the store.
+        """
+        with self._errors(f"LIST {prefix}"):
+            pages = obstore.list(self._quick(), prefix)
+            return [Listed(found["path"], found["size"], found["e_tag"]) for page in pages for found in page]
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Make an object if there is none of that name; whether it was made.
+
+        Raises:
+            ConditionUnknownError: the store says that it cannot do that. RemoteError: by the store.
+        """
+        with self._errors(f"PUT {name}"):
+            try:
+                obstore.put(
+                    self._for(data), name, data, mode="create", attributes=_attributes(name), use_multipart=False
+                )
+            except AlreadyExistsError:
+                return False
+            except BaseError as error:
+                if is_unknown_condition(error):
+                    raise ConditionUnknownError(f"{self.url} does not know If-None-Match") from None
+                raise
+            return True
+
+    def put(self, name: str, data: bytes) -> None:
+        """Make or replace an object.
+
+        Raises:
+            RemoteError: by the store.
+        """
+        with self._errors(f"PUT {name}"):
+            obstore.put(self._for(data), name, data, attributes=_attributes(name), use_multipart=False)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Make or replace an object by a file, in parts when it is long; it appears whole or not at all.
+
+        Raises:
+            FileNotFoundError, OSError: the file cannot be read. RemoteError: by the store.
+        """
+        with path.open("rb") as file, self._errors(f"PUT {name}"):
+            obstore.put(
+                self._store(None),
+                name,
+                iter(lambda: file.read(PART_SIZE), b""),
+                attributes=_attributes(name),
+                chunk_size=PART_SIZE,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects; those that are gone already count as deleted.
+
+        Raises:
+            RemoteError: by the store.
+        """
+        with self._errors(f"DELETE {names[0]}"):
+            obstore.delete(self._quick(), names)
+
+    def _for(self, data: bytes) -> ObjectStore:
+        return self._quick() if len(data) <= _SHORT else self._store(None)
+
+    def _quick(self) -> ObjectStore:
+        """The store for requests that send little: each wait for the other side is short."""
+        left = deadline.remaining()
+        if left >= self._idle_s:
+            return self._store(self._idle_s)
+        return self._store(2.0 ** math.ceil(math.log2(max(left, 0.25))))  # a few stores for all deadlines
+
+    def _store(self, idle_s: float | None) -> ObjectStore:
+        """The store whose answers begin after, and go on every, `idle_s` seconds; None: uploads, which take long."""
+        with self._guard:
+            if idle_s not in self._stores:
+                connect_s = self._connect_s if idle_s is None else min(self._connect_s, idle_s)
+                options: ClientConfig = {"connect_timeout": _span(connect_s), "timeout": _span(_LONGEST_S)}
+                if idle_s is not None:
+                    options["read_timeout"] = _span(idle_s)
+                self._stores[idle_s] = self._make(options)
+            return self._stores[idle_s]
+
+    def _check_bucket(self, error: FileNotFoundError) -> None:
+        if is_no_bucket(error):
+            raise remote_error(self.url, error) from None
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RemoteError:
+            raise
+        except (BaseError, FileNotFoundError, ValueError, TimeoutError) as error:
+            # What obstore says may hold key ids and signatures: nothing of it goes on, not even as a cause.
+            raise remote_error(f"{what} at {self.url}", error) from None
+
+
+def _attributes(name: str) -> Attributes:
+    """What caches between readers and the store are told; see docs/how-to/object-storage.md."""
+    is_listing = name.startswith("info/")
+    return {"Cache-Control": "no-cache" if is_listing else "public, max-age=31536000, immutable"}
+
+
+def _span(seconds: float) -> str:
+    return f"{math.ceil(seconds * 1000)}ms"

@@ -1,0 +1,117 @@
+"""From `s3://`, `gs://` and `az://` URLs to remotes. Keys come from the environment, never from the URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from shardfs.config import Settings
+from shardfs.errors import UsageError
+from shardfs.remotes.objectstore.aws_profile import read_profile
+from shardfs.remotes.objectstore.bucket import Bucket
+from shardfs.remotes.objectstore.remote import ObjectStoreRemote
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_OTHER_KEYS: Final = (  # where credentials come from when there are no keys; obstore looks for them
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+
+def open_object_store(url: str, name: str, settings: Settings) -> ObjectStoreRemote:
+    """The remote at an object store's URL. Nothing is connected to yet.
+
+    Args:
+        url: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`.
+        name: how the user calls the remote.
+        settings: time limits.
+
+    Raises:
+        UsageError: not such a URL, or the environment does not say what is needed to find the place.
+    """
+    scheme, bucket, prefix = _parts(url)
+    shown = f"{scheme}://{bucket}/{prefix}".rstrip("/")
+    try:
+        place = Bucket(_MAKERS[scheme](bucket, prefix), shown, settings.deadline_s)
+    except (BaseError, ValueError, OSError) as error:
+        # A message of obstore may quote what is in the environment.
+        msg = f"{shown}: {_missing(scheme, error)}; see docs/how-to/object-storage.md"
+        raise UsageError(msg) from None
+    return ObjectStoreRemote(place, name=name)
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme, bucket and prefix."""
+    try:
+        parts = urlsplit(url)
+        bucket, path = parts.netloc, unquote(parts.path).strip("/")
+    except ValueError:
+        bucket = path = ""
+    names = path.split("/")
+    strange = any(not c.isprintable() or c.isspace() for c in path) or any(n in ("", ".", "..") for n in names)
+    if not _BUCKET.fullmatch(bucket) or (path and strange) or "?" in url or "#" in url:
+        msg = "the URL of an object store must look like s3://bucket/prefix; keys belong into the environment"
+        raise UsageError(msg)
+    return parts.scheme.lower(), bucket, path
+
+
+def _s3(bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
+    options = _s3_options(os.environ)
+    plain = options.pop("plain", False)
+
+    def make(client: ClientConfig) -> ObjectStore:
+        client = {**client, "allow_http": True} if plain else client
+        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=_ONCE, **options)
+
+    return make
+
+
+def _s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Options beyond what obstore finds in the environment by itself."""
+    options: dict[str, Any] = {}
+    if not any(environment.get(key) for key in _OTHER_KEYS):
+        options.update(read_profile(environment))
+    if any(environment.get(key) for key in ("AWS_REGION", "AWS_DEFAULT_REGION")):
+        options.pop("region", None)
+    endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
+    if endpoint is not None:
+        options["endpoint"] = endpoint
+    options["plain"] = str(options.get("endpoint", "")).startswith("http://")
+    return options
+
+
+def _gs(bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
+    return partial(_make_other, GCSStore, bucket, prefix)
+
+
+def _az(bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
+    return partial(_make_other, AzureStore, bucket, prefix)
+
+
+def _make_other(kind: Any, bucket: str, prefix: str, client: ClientConfig) -> ObjectStore:
+    made: ObjectStore = kind(bucket, prefix=prefix or None, client_options=client, retry_config=_ONCE)
+    return made
+
+
+def _missing(scheme: str, error: Exception) -> str:
+    if scheme == "az" and "Account must be specified" in str(error):
+        return "AZURE_STORAGE_ACCOUNT_NAME is not set"
+    return f"what the environment says of this store cannot be used ({type(error).__name__})"
+
+
+_ONCE: Final[Any] = {"max_retries": 0}
+_MAKERS: Final = {"s3": _s3, "gs": _gs, "az": _az}

@@ -1,0 +1,145 @@
+"""Numbered states of all refs: compare-and-swap where all that a store can do is refuse to replace an object.
+
+Spec, and why it is sound: docs/design/format/refstate.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from typing import Final
+
+from shardfs.errors import FormatError, MalformedError, RemoteError, RemoteProtocolError, RemoteUnavailableError
+from shardfs.formats import ref as ref_format
+from shardfs.formats.refstate import FIRST_ID, RefState, state_name, state_number
+from shardfs.remotes.objectstore.bucket import Bucket, Listed
+
+_log = logging.getLogger(__name__)
+
+FOLDER: Final = "refs"
+KEPT: Final = 100  # states that stay when old ones are deleted
+_MAX_SIZE: Final = 64 << 20  # bytes of a state: 500 000 refs
+_TRIES: Final = 3  # of reading the newest state while others add and delete
+
+
+class States:
+    """The states in a bucket. Safe to share between threads."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._last: tuple[Listed, RefState] | None = None
+
+    def newest(self) -> RefState | None:
+        """The state that is in force; None when the place holds no repository.
+
+        A place that other tools filled has only the listing of refs, which counts as a state then.
+
+        Raises:
+            RemoteError: by the store, or what it holds is not a state.
+        """
+        for _ in range(_TRIES):
+            listed = self._list()
+            if not listed:
+                return self._published()
+            state = self._read(listed[max(listed)])
+            if state is not None:
+                return state
+        msg = f"states of refs at {self._bucket.url} come and go faster than they can be read"
+        raise RemoteUnavailableError(msg)
+
+    def create_first(self) -> RefState:
+        """The newest state; made when the place holds none.
+
+        Raises:
+            RemoteError: by the store.
+        """
+        if not self._list():
+            first = self._published() or RefState(0, FIRST_ID, None)
+            self._bucket.create(_path(first.number), first.to_bytes())
+        state = self.newest()
+        if state is None:
+            msg = f"{self._bucket.url}: an object that was just made is not there"
+            raise RemoteUnavailableError(msg)
+        return state
+
+    def is_guarded(self, state: RefState) -> bool:
+        """Whether the store refuses to make an object that is there: without that, pushes could undo each other.
+
+        Asked for by making `state`, which is there, again: a store that does not refuse has replaced it by itself.
+
+        Raises:
+            RemoteError: by the store.
+        """
+        return not self._bucket.create(_path(state.number), state.to_bytes())
+
+    def add(self, state: RefState) -> bool:
+        """Put a state, whose number and `previous` follow the newest one, into force; False when another was faster.
+
+        Raises:
+            RemoteError: by the store. The state may be in force all the same.
+        """
+        if not self._bucket.create(_path(state.number), state.to_bytes()):
+            return False
+        # The number may have been free because its state was deleted as an old one while this thread slept.
+        if max(self._list(), default=0) <= state.number:
+            return True
+        after = self._bucket.get(_path(state.number + 1), _MAX_SIZE)
+        return after is not None and self._parse(after, state.number + 1).previous == state.id
+
+    def thin_out(self) -> None:
+        """Delete old states when there are many. Whoever may not delete leaves them."""
+        numbers = sorted(self._list())
+        if len(numbers) < 2 * KEPT:
+            return
+        try:
+            self._bucket.delete([_path(number) for number in numbers[:-KEPT]])
+        except RemoteError as error:
+            _log.info("old states of refs stay: %s", error)
+
+    def _list(self) -> dict[int, Listed]:
+        found = ((state_number(one.name.rpartition("/")[2]), one) for one in self._bucket.list(FOLDER))
+        return {number: one for number, one in found if number is not None and one.name == _path(number)}
+
+    def _read(self, listed: Listed) -> RefState | None:
+        last = self._last
+        if last is not None and last[0] == listed and listed.tag is not None:
+            return last[1]
+        data = self._bucket.get(listed.name, _MAX_SIZE)
+        if data is None:
+            return None
+        state = self._parse(data, state_number(listed.name.rpartition("/")[2]))
+        self._last = (listed, state)
+        return state
+
+    def _parse(self, data: bytes, number: int | None) -> RefState:
+        try:
+            state = RefState.from_bytes(data)
+        except FormatError as error:
+            msg = f"{self._bucket.url}/{FOLDER}: {error}"
+            raise RemoteProtocolError(msg) from error
+        if state.number != number:
+            msg = f"{self._bucket.url}/{FOLDER}: state {number} says that it is {state.number}"
+            raise RemoteProtocolError(msg)
+        return state
+
+    def _published(self) -> RefState | None:
+        data = self._bucket.get("info/refs", _MAX_SIZE)
+        if data is None:
+            return None
+        try:
+            with suppress(MalformedError):
+                return RefState.from_bytes(data)
+            return RefState(0, FIRST_ID, None, *ref_format.refs_from_bytes(data))
+        except FormatError as error:
+            msg = f"{self._bucket.url}/info/refs: {error}"
+            raise RemoteProtocolError(msg) from error
+
+
+def new_id() -> str:
+    """A fresh id of a state."""
+    return os.urandom(16).hex()
+
+
+def _path(number: int) -> str:
+    return f"{FOLDER}/{state_name(number)}"
