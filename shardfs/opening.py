@@ -67,10 +67,11 @@ def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress |
 
 def open_remote(url: str) -> Repository:
     """See `shardfs.open_remote`."""
-    from shardfs.remotes import registry
+    from shardfs.remotes import credentials, registry
     from shardfs.transfer import mirror
 
     registry.check_url(url)
+    url = credentials.keep(url)
     name = blake3(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     path = config.cache_home() / "remotes" / name
     if not (path / "config.toml").exists():

@@ -33,12 +33,17 @@ class Sharing(Caching):
         return dict(self.settings.remotes)
 
     def add_remote(self, name: str, url: str) -> None:
-        """Remember a remote. Raises UsageError for a bad name or URL, AlreadyExistsError."""
-        from shardfs.remotes import registry
+        """Remember a remote. A password in the URL goes to the user's credentials file alone.
+
+        Raises:
+            UsageError: a bad name or URL. AlreadyExistsError: the name is taken.
+        """
+        from shardfs.remotes import credentials, registry
 
         registry.check_url(url)
         with self._writable().lock.hold("remote"):
-            config.set_remote(self.store.layout.config, name, url)
+            config.set_remote(self.store.layout.config, name, credentials.without_login(url))
+        credentials.keep(url)
         self.settings = config.load(self.store_path / "config.toml")
 
     def remove_remote(self, name: str) -> None:

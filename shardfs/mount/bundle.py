@@ -36,6 +36,7 @@ _KERNEL: Final = (
     "/etc/os-release",
     "/etc/fuse.conf",
 )
+_SECRETS: Final = frozenset({"SHARDFS_TOKEN"})
 # User name and password of a URL, and what stands behind a question mark.
 _LOGIN: Final = re.compile(rb"(://)[^/@\s\"']+@")
 _QUERY: Final = re.compile(rb"(://[^\s\"'?]+\?)[^\s\"']+")
@@ -71,7 +72,11 @@ def write(path: Path, findings: Sequence[Finding], store_config: Path | None) ->
 def _members(findings: Sequence[Finding], store_config: Path | None) -> Iterator[tuple[str, bytes]]:
     yield "versions.json", _json(_versions())
     yield "findings.json", _public(_json([asdict(finding) for finding in findings]))
-    variables = {name: value for name, value in os.environ.items() if name.startswith(("SHARDFS_", "XDG_"))}
+    variables = {
+        name: "***" if name in _SECRETS else value
+        for name, value in os.environ.items()
+        if name.startswith(("SHARDFS_", "XDG_"))
+    }
     yield "environment.json", _public(_json(variables))
     for name, settings in (("user.toml", config.user_file()), ("repository.toml", store_config)):
         if settings is not None:

@@ -64,9 +64,11 @@ class Authorization:
         UsageError: not a URL of a web server.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, entry: Entry | None = None) -> None:
+        """Args: entry: what to show in place of what would be found."""
         self._place = address(url)
         self._from_url = _login_of(url)
+        self._entry = entry
         self._guard = threading.Lock()
         self._known = False
         self._looked = float("-inf")
@@ -106,7 +108,7 @@ class Authorization:
     def _look(self) -> None:
         self._looked = time.monotonic()
         try:
-            found, told = _search(self._place, self._from_url)
+            found, told = _search(self._place, self._from_url, self._entry)
         except RemoteDeniedError:
             raise
         except ShardfsError as error:
@@ -144,26 +146,32 @@ def keep(url: str) -> str:
 # Where secrets are looked for
 
 
-def _search(place: Address, from_url: Login | None) -> tuple[Login | None, str]:
-    """What to show at a place, and in words what that was, or why it is nothing."""
-    tables = _matching(place)
-    found = _found(place, from_url, tables)
+def _search(place: Address, from_url: Login | None, given: Entry | None) -> tuple[Login | None, str]:
+    tables = _matching(place) if given is None else [(place, given)]
+    found = None
+    if from_url is not None:
+        found = _Found(from_url, "the URL")
+    elif given is None and (login := _from_environment(place)) is not None:
+        found = _Found(login, TOKEN)
+    else:
+        found = _from_tables(place, tables)
+    return _judge(place, found, [entry for _, entry in tables])
+
+
+def _judge(place: Address, found: _Found | None, entries: list[Entry]) -> tuple[Login | None, str]:
+    """What may be shown at a place, and in words what that was, or why it is nothing."""
     if found is None:
         return None, "it wants a token"
     may_listen = place.scheme == "http" and not place.is_loopback
-    if may_listen and not any(entry.plain_http for _, entry in tables):
+    if may_listen and not any(entry.plain_http for entry in entries):
         return None, (
             f"it wants a token, and that of {found.source} is not sent over http, where everybody on the way can "
-            f"read it: use https, or allow it with --plain-http"
+            "read it: use https, or allow it with --plain-http"
         )
     return found.login, f"it does not take the token of {found.source}"
 
 
-def _found(place: Address, from_url: Login | None, tables: list[tuple[Address, Entry]]) -> _Found | None:
-    if from_url is not None:
-        return _Found(from_url, "the URL")
-    if (login := _from_environment(place)) is not None:
-        return _Found(login, TOKEN)
+def _from_tables(place: Address, tables: list[tuple[Address, Entry]]) -> _Found | None:
     for prefix, entry in tables:
         if entry.token is not None:
             return _Found(Login(entry.token, entry.user), credentials_file.path().name)

@@ -129,7 +129,11 @@ def _entry(file: Path, url: str, table: Any) -> Entry:
 
 
 def check(entry: Entry) -> None:
-    """Refuse what cannot be sent in a header as it is."""
+    """Return if an entry can be kept, and sent in a header as it is.
+
+    Raises:
+        UsageError: else; the message holds nothing of the secret.
+    """
     if entry.token is not None and entry.helper is not None:
         msg = "there is a token and a helper"
         raise UsageError(msg)

@@ -52,6 +52,7 @@ class HttpRemote:
         name: how the user calls it.
         timeouts: limits of each attempt.
         tls: how certificates are checked; None: as the system does.
+        authorization: what to show; None: what is found for the URL.
 
     Raises:
         UsageError: not such a URL.
@@ -60,7 +61,13 @@ class HttpRemote:
     knows_ids = True  # a server that hands out files alone refuses `has`, as it refuses packs
 
     def __init__(
-        self, url: str, *, name: str = "origin", timeouts: Timeouts | None = None, tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        *,
+        name: str = "origin",
+        timeouts: Timeouts | None = None,
+        tls: ssl.SSLContext | None = None,
+        authorization: Authorization | None = None,
     ) -> None:
         parts, place = split(url), address(url)
         shown = f"[{place.host}]" if ":" in place.host else place.host
@@ -69,9 +76,8 @@ class HttpRemote:
         self.url = f"{parts.scheme}://{shown}{f':{parts.port}' if parts.port else ''}{path}"
         if place.scheme == "https" and tls is None:
             tls = ssl.create_default_context()
-        self._exchanges = Exchanges(
-            place, f"remote {name} ({self.url})", Authorization(url), tls, timeouts or Timeouts()
-        )
+        who = f"remote {name} ({self.url})"
+        self._exchanges = Exchanges(place, who, authorization or Authorization(url), tls, timeouts or Timeouts())
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""
@@ -86,7 +92,7 @@ class HttpRemote:
         if length == 0:
             return b""
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        answer = self._ask("GET", _pack_path(pack_id), headers=headers, reader=RangeReader(offset, length))
+        answer = self._ask("GET", pack_path(pack_id), headers=headers, reader=RangeReader(offset, length))
         if answer.status in (404, 410):
             msg = f"{self.url} has no pack {pack_id.hex()[:12]}"
             raise PackNotFoundError(msg)
@@ -111,15 +117,9 @@ class HttpRemote:
         Raises:
             StoreError: the local file cannot be read.
         """
-        if self._ask("HEAD", _pack_path(pack_id)).status == 200:
-            return
-        try:
-            with path.open("rb") as file:
-                answer = self._ask("PUT", f"packs/{pack_id.hex()}", body=file)
-        except FileNotFoundError as error:
-            msg = f"pack {path} is not there any more"
-            raise StoreError(msg) from error
-        self._expect(answer, 200, 201, 204)
+        answer = upload(self._exchanges.ask, path, pack_id)
+        if answer is not None:
+            self._expect(answer, 200, 201, 204)
 
     def update_ref(self, name: str, old: CommitId | None, new: CommitId | None) -> None:
         """See `Remote.update_ref`. A ref that is at `new` already counts as moved."""

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from shardfs import config
 from shardfs.config import Settings
 from shardfs.errors import UsageError
 from shardfs.remotes.base import Remote
 from shardfs.remotes.connection import Timeouts
+from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.offline import OfflineRemote
-from shardfs.remotes.retry import DEFAULT_DEADLINE_S, RetryingRemote
+from shardfs.remotes.retry import RetryingRemote
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -32,11 +34,11 @@ def open_remote(url: str, *, name: str = "origin", settings: Settings | None = N
     Raises:
         UsageError: another scheme, or a URL with a part missing.
     """
-    deadline_s = DEFAULT_DEADLINE_S if settings is None else settings.deadline_s
-    remote = _opener(url)(url, name, deadline_s)
-    if settings is not None and settings.offline:
+    settings = settings or config.load(None)
+    remote = _opener(url)(url, name, settings)
+    if settings.offline:
         return OfflineRemote(remote)
-    return RetryingRemote(remote, deadline_s)
+    return RetryingRemote(remote, settings.deadline_s)
 
 
 def check_url(url: str) -> None:
@@ -45,10 +47,10 @@ def check_url(url: str) -> None:
     Raises:
         UsageError: another scheme, or a URL with a part missing.
     """
-    _opener(url)(url, "check", DEFAULT_DEADLINE_S).close()
+    _opener(url)(url, "check", config.load(None)).close()
 
 
-def _opener(url: str) -> Callable[[str, str, float], Remote]:
+def _opener(url: str) -> Callable[[str, str, Settings], Remote]:
     found = _SCHEME.match(url)
     scheme = found[1].lower() if found else "file"
     opener = _OPENERS.get(scheme)
@@ -59,8 +61,7 @@ def _opener(url: str) -> Callable[[str, str, float], Remote]:
     return opener
 
 
-def _open_directory(url: str, name: str, deadline_s: float) -> Remote:
-    del deadline_s  # a local disk answers or fails
+def _open_directory(url: str, name: str, _: Settings) -> Remote:
     path = Path(url)
     if _SCHEME.match(url):
         parts = urlsplit(url)
@@ -76,18 +77,29 @@ def _open_directory(url: str, name: str, deadline_s: float) -> Remote:
     return DirectoryRemote(project if (project / "config.toml").is_file() else root, name=name)
 
 
-def _open_http(url: str, name: str, deadline_s: float) -> Remote:
-    usual = Timeouts()
+def open_web(url: str, name: str, settings: Settings, authorization: Authorization | None = None) -> HttpRemote:
+    """The remote on a web server, without wrappers.
+
+    Args:
+        url: of the repository.
+        name: how the user calls it.
+        settings: time limits and certificates.
+        authorization: what to show; None: what is found for the URL.
+
+    Raises:
+        UsageError: not such a URL.
+    """
+    usual, deadline_s = Timeouts(), settings.deadline_s
     timeouts = Timeouts(
         connect_s=min(usual.connect_s, deadline_s),
         answer_s=min(usual.answer_s, deadline_s),
         idle_s=min(usual.idle_s, deadline_s),
     )
-    return HttpRemote(url, name=name, timeouts=timeouts)
+    return HttpRemote(url, name=name, timeouts=timeouts, authorization=authorization)
 
 
-_OPENERS: Final[dict[str, Callable[[str, str, float], Remote]]] = {
+_OPENERS: Final[dict[str, Callable[[str, str, Settings], Remote]]] = {
     "file": _open_directory,
-    "http": _open_http,
-    "https": _open_http,
+    "http": open_web,
+    "https": open_web,
 }

@@ -52,14 +52,20 @@ class BadServer:
                 if head is None:
                     return
                 self.requests.append(head)
-                chosen = self._answers[min(self._given, len(self._answers) - 1)]
-                self._given += 1
+                chosen = self.answer_to(head)
                 if callable(chosen):
                     chosen(client)
                     return
                 client.sendall(chosen)
                 if b"Connection: close" in chosen:
                     return
+
+    def answer_to(self, head: bytes) -> Answer:
+        """What to do with a request; the next of the answers."""
+        del head
+        chosen = self._answers[min(self._given, len(self._answers) - 1)]
+        self._given += 1
+        return chosen
 
     def silence(self, _client: socket.socket) -> None:
         """An answer: nothing at all."""

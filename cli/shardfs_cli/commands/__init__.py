@@ -51,6 +51,8 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "push": "Send commits to a remote.",
         "fetch": "Get history and metadata of a remote.",
         "pull": "Fetch, then move a branch forward.",
+        "login": "Keep a token that opens a remote.",
+        "logout": "Forget that token.",
         "serve": "Serve repositories over HTTP.",
     },
     "Care": {

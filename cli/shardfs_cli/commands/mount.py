@@ -163,11 +163,13 @@ def _print(context: Context, text: str) -> None:
 def _printed(mountpoint: str, choice: Choice, form: str) -> str:
     """The line of fstab or the unit of systemd that mounts the same."""
     from shardfs.mount import units
+    from shardfs.mount.job import public_url
     from shardfs_cli.commands.remote import absolute
 
     point = Path(os.path.abspath(file_path(mountpoint)))  # noqa: PTH100 - looks at nothing
     remote = choice.remote is not None
-    source = absolute(choice.remote) if choice.remote is not None else _directory(choice.source)
+    # Everybody may read these files: what opens the remote is in the user's credentials file.
+    source = public_url(absolute(choice.remote)) if choice.remote is not None else _directory(choice.source)
     if choice.log_file is not None:
         choice = replace(choice, log_file=str(file_path(choice.log_file).absolute()))
     words = words_of(choice)

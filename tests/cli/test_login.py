@@ -1,0 +1,139 @@
+"""Tokens at the command line: kept where nobody sees them, shown to the right server, and printed nowhere."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shardfs.remotes import credentials_file
+from tests.cli import schema
+from tests.cli.conftest import Shell
+from tests.faults.badserver import BadServer
+
+pytestmark = pytest.mark.network
+
+SECRET = "sesame-4711"
+PAIR = base64.b64encode(f"ada:{SECRET}".encode()).decode()
+
+
+class Guarded(BadServer):
+    """A server of one empty repository that lets those in who show the secret."""
+
+    def answer_to(self, head: bytes) -> bytes:
+        good = f"Bearer {SECRET}".encode() in head or f"Basic {PAIR}".encode() in head
+        if not good:
+            body = b'{"error": "this needs a token"}'
+            return b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        body = b'{"version": 1, "head": "refs/heads/main", "refs": {}}'
+        if b"/info/packs" in head:
+            body = b'{"version": 1, "packs": []}'
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.fixture
+def server() -> Iterator[Guarded]:
+    found = Guarded()
+    yield found
+    found.close()
+
+
+def test_login_tries_the_token_and_keeps_it(project: Shell, server: Guarded) -> None:
+    project("remote", "add", "origin", server.url)
+    told = project("fetch", status=14).err
+    assert f"shardfs login {server.url}" in told
+    assert "origin" in told
+    refused = project("login", server.url, stdin=b"wrong\n", status=14)
+    assert "does not take" in refused.err
+    assert not credentials_file.path().exists()
+    result = project("login", server.url, "--json", stdin=SECRET.encode() + b"\n")
+    assert result.json == {"url": server.url, "tried": True}
+    assert schema.problems(schema.load()["login"], result.json) == []
+    project("fetch")
+    gone = project("logout", server.url, "--json")
+    assert schema.problems(schema.load()["logout"], gone.json) == []
+    project("fetch", status=14)
+    project("logout", server.url, status=1)
+
+
+def test_login_with_a_helper_keeps_no_token(project: Shell, server: Guarded) -> None:
+    project("login", server.url, "--helper", f"echo {SECRET}")
+    assert "helper" in credentials_file.path().read_text()
+    project("remote", "add", "origin", server.url)
+    project("fetch")
+
+
+def test_login_without_a_token_or_with_one_in_the_url(project: Shell, server: Guarded) -> None:
+    project("login", server.url, stdin=b"\n", status=2)
+    project("login", server.url.replace("://", f"://ada:{SECRET}@"), stdin=b"x\n", status=2)
+    project("login", "/srv/models", stdin=b"x\n", status=2)
+    assert not credentials_file.path().exists()
+
+
+def test_a_secret_is_printed_and_written_nowhere_else(
+    project: Shell, server: Guarded, tmp_path: Path, private_home: Path
+) -> None:
+    """All that a session prints and writes, searched for the password that was in the URL it was given."""
+    url = server.url.replace("://", f"://ada:{SECRET}@")
+    said = []
+
+    def run(*args: str, status: int | None = 0, **environment: str) -> None:
+        running = project.start(*args, env=os.environ | environment)
+        said.append(b"".join(running.communicate(timeout=60)).decode())
+        assert status is None or running.returncode == status, said[-1]
+
+    run("remote", "add", "origin", url)
+    run("remote", "list")
+    run("-vv", "fetch", "--debug")
+    run("-vv", "push", "--debug", status=None)
+    run("config", "list")
+    run("stats", "--json")
+    run("-vv", "clone", url, str(tmp_path / "copy"))
+    run("doctor", "--bundle", str(tmp_path / "bundle.tgz"), status=None)
+    run("mount", str(tmp_path / "models"), "--remote", url, "--print-fstab", status=None)
+    run("mount", str(tmp_path / "models"), "--remote", url, "--print-systemd", status=None)
+    server.close()
+    run("-vv", "fetch", "--debug", status=14)
+    run("doctor", "--bundle", str(tmp_path / "second.tgz"), status=None, SHARDFS_TOKEN=SECRET)
+    run("fetch", "--debug", status=14, SHARDFS_TOKEN=SECRET)
+    assert SECRET not in "".join(said)
+    assert PAIR not in "".join(said)
+    for bundle in ("bundle.tgz", "second.tgz"):
+        with tarfile.open(tmp_path / bundle) as archive:
+            archive.extractall(tmp_path / "bundles", filter="data")
+    holders = [
+        path
+        for folder in (project.folder, tmp_path / "copy", tmp_path / "bundles", private_home)
+        for path in folder.rglob("*")
+        if path.is_file() and (SECRET.encode() in path.read_bytes() or PAIR.encode() in path.read_bytes())
+    ]
+    assert holders == [credentials_file.path()]
+
+
+@pytest.mark.fuse
+@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fuse3 is not installed")
+def test_a_mount_shows_no_secret(project: Shell, server: Guarded, point: Path) -> None:
+    url = server.url.replace("://", f"://ada:{SECRET}@")
+    project.process("mount", str(point), "--remote", url)
+    try:
+        texts = [Path("/proc/self/mountinfo").read_bytes()]
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                texts.append((process / "cmdline").read_bytes())
+                if str(point).encode() in texts[-1]:
+                    texts.append((process / "environ").read_bytes())
+            except OSError:  # it has ended
+                continue
+        texts += [(point / ".shardfs" / name).read_bytes() for name in ("stats.json", "config.json")]
+        assert server.url.encode() in b"".join(texts)
+        assert SECRET.encode() not in b"".join(texts)
+        assert PAIR.encode() not in b"".join(texts)
+        texts = [path.read_bytes() for path in Path(os.environ["XDG_STATE_HOME"]).rglob("*") if path.is_file()]
+        assert SECRET.encode() not in b"".join(texts)
+    finally:
+        project.process("umount", str(point))
