@@ -54,12 +54,17 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except (OSError, OverflowError, UnicodeError) as error:
         for each in sockets:
             each.close()
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else error
-        msg = f"cannot listen on {host} port {port}: {reason}"
+        msg = f"cannot listen on {host} port {port}: {_reason(error)}"
         raise StoreError(msg) from error
     for each in sockets:
         each.setblocking(False)
     return sockets
+
+
+def _reason(error: Exception) -> object:
+    """Without what Python adds: the address is in the message already."""
+    number = getattr(error, "errno", None) or 0
+    return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
 
 
 class Listener:
