@@ -1,4 +1,4 @@
-"""From a URL to a remote. A new kind of place is one file and one line here."""
+"""From a URL to a remote. A new kind of place is one file and one line here, or a package of somebody else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from shardfs import config
 from shardfs.config import Settings
 from shardfs.errors import UsageError
+from shardfs.remotes import plugins
 from shardfs.remotes.base import Remote
 from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.credentials import Authorization
@@ -26,7 +27,8 @@ def open_remote(url: str, *, name: str = "origin", settings: Settings | None = N
     """The remote at a URL, repeating what can be repeated. Nothing is connected to yet.
 
     Args:
-        url: `http://`, `https://` or `file://` URL, or a path; a path may be a project, whose `.shardfs` is meant.
+        url: `http://`, `https://`, `s3://`, `gs://`, `az://` or `file://` URL, one of a scheme that an installed package
+            adds, or a path; a path may be a project, whose `.shardfs` is meant.
         name: how the user calls the remote.
         settings: `deadline_s` counts: seconds that one call may wait in all, repeated attempts included; while they
             say `offline`, the remote refuses everything.
@@ -53,7 +55,7 @@ def check_url(url: str) -> None:
 def _opener(url: str) -> Callable[[str, str, Settings], Remote]:
     found = _SCHEME.match(url)
     scheme = found[1].lower() if found else "file"
-    opener = _OPENERS.get(scheme)
+    opener = _OPENERS.get(scheme) or plugins.find(scheme)
     if opener is None:
         known = ", ".join(f"{s}://" for s in _OPENERS)
         msg = f"remotes of kind {scheme}:// are not supported; use {known} or a path"
@@ -98,8 +100,22 @@ def open_web(url: str, name: str, settings: Settings, authorization: Authorizati
     return HttpRemote(url, name=name, timeouts=timeouts, authorization=authorization)
 
 
+def _open_object_store(url: str, name: str, settings: Settings) -> Remote:
+    try:
+        from shardfs.remotes.objectstore.places import open_object_store
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "obstore":
+            raise
+        msg = "remotes in object storage need a package more: pip install 'shardfs[s3]'"
+        raise UsageError(msg) from error
+    return open_object_store(url, name, settings)
+
+
 _OPENERS: Final[dict[str, Callable[[str, str, Settings], Remote]]] = {
     "file": _open_directory,
     "http": open_web,
     "https": open_web,
+    "s3": _open_object_store,
+    "gs": _open_object_store,
+    "az": _open_object_store,
 }
