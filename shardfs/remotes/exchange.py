@@ -7,7 +7,7 @@ import io
 import os
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote
 
@@ -47,8 +47,10 @@ class Request(NamedTuple):
         method: of HTTP.
         target: path, and query if there is one.
         headers: beside those of every request.
-        body: what is sent along; read from its start.
+        body: what is sent along.
         reader: takes the body of the answer.
+        offset: where in `body` what is sent begins, in bytes.
+        told: of an upload that can go on where it breaks: called with how many bytes of `body` were sent.
     """
 
     method: str
@@ -56,6 +58,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: BinaryIO | io.BytesIO | None
     reader: BodyReader
+    offset: int = 0
+    told: Callable[[int], object] | None = None
 
     def send(self, connection: Connection) -> None:
         """Send head and body.
@@ -70,16 +74,19 @@ class Request(NamedTuple):
         if self.body is None:
             connection.endheaders()
             return
-        size = self.body.seek(0, os.SEEK_END)
-        self.body.seek(0)
+        size = self.body.seek(0, os.SEEK_END) - self.offset
+        position = self.body.seek(self.offset)
         connection.putheader("Content-Length", str(size))
         connection.putheader("Content-Type", "application/octet-stream")
         connection.endheaders()
         try:
             for block in _blocks(self.body):
                 connection.send(block)
+                position += len(block)
+                if self.told is not None:
+                    self.told(position)
         except (BrokenPipeError, ConnectionResetError):
-            if connection.used:
+            if connection.used and self.told is None:
                 raise
 
     def read(self, response: http.client.HTTPResponse) -> bytes:
@@ -183,7 +190,7 @@ class Exchanges:
         try:
             return _exchange(pool, connection, request), connection
         except (ConnectionError, http.client.RemoteDisconnected) as error:
-            if not connection.used:
+            if not connection.used or request.told is not None:
                 raise _remote_error(where, error, reached=connection.reached) from error
         except (OSError, http.client.HTTPException, FormatError) as error:
             raise _remote_error(where, error, reached=connection.reached) from error

@@ -23,7 +23,6 @@ from shardfs.errors import (
     RemoteProtocolError,
     RemoteUnavailableError,
     RepositoryNotFoundError,
-    StoreError,
 )
 from shardfs.formats import ref as ref_format
 from shardfs.formats import wire
@@ -35,6 +34,7 @@ from shardfs.remotes.base import RemoteRefs
 from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.exchange import Answer, Exchanges, Request
+from shardfs.remotes.upload import pack_path, upload
 
 _MAX_LISTING: Final = 64 << 20  # bytes; 600 000 packs
 _MAX_RETRY_AFTER_S: Final = 3600.0
@@ -201,8 +201,3 @@ class HttpRemote:
 def _retry_after_s(headers: http.client.HTTPMessage) -> float | None:
     text = str(headers.get("Retry-After", "")).strip()
     return min(float(text), _MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() else None
-
-
-def _pack_path(pack_id: PackId) -> str:
-    name = pack_id.hex()
-    return f"packs/{name[:2]}/{name}.pack"
