@@ -13,15 +13,16 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from pathlib import Path
-from shardfs.server.access import Permission
+from shardfs.server.access import Access
 from shardfs.server.app import run
+from shardfs.server.tokens import Permission
 allowed = [word.split("=")[1] for word in sys.argv if word.startswith("anonymous=")] or ["ADMIN"]
 run(
     Path(sys.argv[1]),
     port=0,
     read_only="read-only" in sys.argv,
     create="no-create" not in sys.argv,
-    anonymous=Permission[allowed[-1]],
+    access=Access(Path(sys.argv[1]), anonymous=Permission[allowed[-1]], trust_proxy="trust-proxy" in sys.argv),
 )
 """
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Final
+import binascii
+import ipaddress
+import math
+from base64 import b64decode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shardfs"'}
-
-
-class Permission(IntEnum):
-    """What somebody may do; each one includes those before it."""
-
-    NONE = 0
-    READ = 1
-    WRITE = 2
-    ADMIN = 3
-
+from shardfs.server.attempts import Attempts, neighbourhood
+from shardfs.server.audit import AuditLog
+from shardfs.server.folder import ServerFolder
+from shardfs.server.patterns import EVERY
+from shardfs.server.routes import Target
+from shardfs.server.rules import Rules, parse_rules
+from shardfs.server.tokens import PREFIX, Permission, Token, find, parse_tokens
+from shardfs.server.watched import Watched
 
 # Writing adds, and takes nothing away: a token that leaks from a trainer cannot lose what others stored.
 RULES: Final = {
@@ -35,29 +37,187 @@ RULES: Final = {
     ("PUT", "manifest"): Permission.WRITE,
 }
 
+_BAD_TOKENS: Final = 10  # of one address in a minute; then it waits
+_REFUSALS: Final = 60  # of one token in a minute that are recorded
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shardfs"'}
+_FORWARDED: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
+_CALLER: Final = "shardfs.caller"
 
-class Access:
-    """The rules of one server.
 
-    Args:
-        anonymous: what those may do who show no token.
+class Caller(NamedTuple):
+    """Who sent a request.
+
+    Attributes:
+        address: where it came from.
+        token: what was shown; None: nothing.
+        permission: what the sender may do in the repository that is asked for.
     """
 
-    def __init__(self, anonymous: Permission = Permission.NONE) -> None:
-        self.anonymous = anonymous
+    address: str
+    token: Token | None
+    permission: Permission
 
-    def check(self, request: web.Request, endpoint: str) -> None:
-        """Refuse what the sender of a request may not do.
+    @property
+    def author(self) -> str:
+        """Who did it, for reflogs."""
+        return f"http {self.address}" if self.token is None else f"{self.token.name} <http {self.address}>"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Who did it, for the audit log."""
+        if self.token is None:
+            return {"address": self.address}
+        return {"address": self.address, "token": self.token.id, "name": self.token.name}
+
+
+class Access:
+    """The rules of one server. For one event loop.
+
+    Args:
+        root: directory of all repositories.
+        anonymous: what those may do who show no token, where the settings file does not say.
+        trust_proxy: believe a web server on this machine about where a request came from.
+
+    Raises:
+        MalformedError, StoreError: the file of tokens or of rules cannot be used.
+    """
+
+    def __init__(self, root: Path, *, anonymous: Permission = Permission.NONE, trust_proxy: bool = False) -> None:
+        folder = ServerFolder(root)
+        self.anonymous = anonymous
+        self._trust_proxy = trust_proxy
+        self.audit = AuditLog(folder)
+        self._tokens = Watched[Mapping[str, Token]](folder.tokens, parse_tokens, {})
+        self._rules = Watched(folder.config, parse_rules, Rules())
+        self._bad_tokens = Attempts(_BAD_TOKENS, 60)
+        self._refusals = Attempts(_REFUSALS, 60)
+
+    def check(self, request: web.Request, target: Target) -> None:
+        """Refuse what the sender of a request may not do; remember who it is for `caller_of`.
 
         Raises:
-            web.HTTPUnauthorized: not without a token.
+            web.HTTPUnauthorized: not without a token, or the token is not good. web.HTTPForbidden: not with this one.
+            web.HTTPTooManyRequests: too many bad tokens from this address.
         """
-        method = "GET" if request.method == "HEAD" else request.method
-        needed = RULES[method, endpoint]
-        if self.anonymous < needed:
-            raise web.HTTPUnauthorized(text=f"this needs a token with the permission {needed.name.lower()}")
+        needed = RULES["GET" if request.method == "HEAD" else request.method, target.endpoint]
+        address = self.address(request)
+        token = self._token(request, address)
+        anonymous = self._rules.get().anonymous(target.repository)
+        allowed = self.anonymous if anonymous is None else anonymous
+        if token is not None:
+            allowed = max(allowed, token.permission_for(target.repository))
+        caller = Caller(address, token, allowed)
+        if allowed < needed:
+            self._refuse(caller, needed, target.repository)
+        request[_CALLER] = caller
+
+    def check_server(self, request: web.Request) -> None:
+        """Refuse all but administrators of every repository, and programs on this machine; for what is about all.
+
+        Raises:
+            web.HTTPUnauthorized, web.HTTPForbidden, web.HTTPTooManyRequests: as `check`.
+        """
+        address = self.address(request)
+        if _is_loopback(address) and (self._trust_proxy or not any(name in request.headers for name in _FORWARDED)):
+            return
+        token = self._token(request, address)
+        if token is None or EVERY not in token.repositories or token.permission < Permission.ADMIN:
+            self._refuse(Caller(address, token, Permission.NONE), Permission.ADMIN, EVERY)
+
+    def address(self, request: web.Request) -> str:
+        """Where a request came from."""
+        peer = request.remote or "unknown"
+        if self._trust_proxy and _is_loopback(peer):
+            # The last entry is the one that the proxy itself wrote; whoever asks may have sent those before it.
+            said = request.headers.getall("X-Forwarded-For", [""])[-1].rpartition(",")[2].strip()
+            try:
+                return str(ipaddress.ip_address(said))
+            except ValueError:
+                return peer
+        return peer
+
+    def check_loss(self, request: web.Request, target: Target) -> None:
+        """Refuse a change that takes something away, unless the sender may do that.
+
+        Raises:
+            web.HTTPUnauthorized, web.HTTPForbidden: as `check`.
+        """
+        caller = caller_of(request)
+        if caller.permission < Permission.ADMIN:
+            self._refuse(caller, Permission.ADMIN, target.repository)
+
+    def quota(self, repository: str) -> int | None:
+        """Most bytes of packs of a repository; None: as many as the disk takes."""
+        return self._rules.get().quota(repository)
+
+    def is_closed(self) -> bool:
+        """Whether nobody can get in."""
+        return not (self.anonymous or self._tokens.get() or self._rules.get().lets_anybody_in())
+
+    def _token(self, request: web.Request, address: str) -> Token | None:
+        text = _shown(request.headers.get("Authorization", ""))
+        if text is None:
+            return None
+        token = find(self._tokens.get(), text)
+        if token is not None and not token.is_expired():
+            return token
+        # Good tokens are let in meanwhile: others may share the address.
+        who = neighbourhood(address)
+        wait_s = self._bad_tokens.wait_s(who)
+        if wait_s:
+            headers = {"Retry-After": str(math.ceil(wait_s))}
+            raise web.HTTPTooManyRequests(text="too many bad tokens from this address", headers=headers)
+        self._bad_tokens.add(who)
+        if token is None:
+            self.audit.write("denied", address=address, status=401)
+            raise web.HTTPUnauthorized(text="the token is not known here")
+        self.audit.write("denied", **Caller(address, token, Permission.NONE).fields, status=401)
+        raise web.HTTPUnauthorized(text=f"the token {token.name} has expired")
+
+    def _refuse(self, caller: Caller, needed: Permission, repository: str) -> None:
+        what = needed.name.lower()
+        if caller.token is None:
+            raise web.HTTPUnauthorized(text=f"this needs a token with the permission {what}")
+        if not self._refusals.wait_s(caller.token.id):
+            self._refusals.add(caller.token.id)
+            self.audit.write("denied", **caller.fields, repository=repository, permission=what, status=403)
+        where = "all repositories" if repository == EVERY else repository
+        raise web.HTTPForbidden(text=f"the token {caller.token.name} has not the permission {what} for {where}")
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who sent a request that was let in."""
+    found = request[_CALLER]
+    assert isinstance(found, Caller)
+    return found
 
 
 def challenge(status: int) -> dict[str, str]:
     """Headers that an answer of this status carries to say how to get in."""
     return dict(_CHALLENGE) if status == 401 else {}
+
+
+def _shown(header: str) -> str | None:
+    """The token in the value of Authorization; None: there is none.
+
+    A password that has not the form of a token is for a proxy in front, which left it in.
+    """
+    scheme, _, rest = header.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            password = b64decode(rest.strip(), validate=True).decode("utf-8", "replace").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return None
+        return password if password.startswith(PREFIX) else None
+    return None
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if found.version == 6 else None
+    return (mapped or found).is_loopback

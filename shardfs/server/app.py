@@ -19,11 +19,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from shardfs import __version__
 from shardfs.errors import StoreError
-from shardfs.server.access import Access, Permission
+from shardfs.server.access import Access
 from shardfs.server.failures import Handler, answer_failures
 from shardfs.server.handlers import Handlers
+from shardfs.server.quota import Quotas
+from shardfs.server.recording import begin, recorder
 from shardfs.server.repositories import Repositories
 from shardfs.server.routes import parse_path
+from shardfs.server.tokens import Permission
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8750
@@ -44,10 +47,10 @@ def make_app(
         create: make a repository when something is put into it.
         access: who may do what; by default only those with a token.
     """
-    rules = access or Access()
+    rules = access or Access(root)
     repositories = Repositories(root, read_only=read_only, create=create)
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shardfs-serve")
-    handlers = Handlers(repositories, threads)
+    handlers = Handlers(repositories, threads, rules, Quotas(rules.quota))
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         raw_path = request.rel_url.raw_path
@@ -61,7 +64,8 @@ def make_app(
         handler = handlers.find(request.method, target)
         if handler is None:
             raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
-        rules.check(request, target.endpoint)
+        rules.check(request, target)
+        begin(request, target)
         return await handler(request, target)
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
@@ -69,7 +73,7 @@ def make_app(
         threads.shutdown(wait=True, cancel_futures=True)
         repositories.close()
 
-    app = web.Application(middlewares=[_count, answer_failures, _refuse_browsers])
+    app = web.Application(middlewares=[_count, recorder(rules.audit), answer_failures, _refuse_browsers])
     app[_IN_PROGRESS] = InProgress()
     app.cleanup_ctx.append(stop)
     app.router.add_route("*", "/{path:.*}", dispatch)
@@ -128,7 +132,7 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
     *,
     read_only: bool = False,
     create: bool = True,
-    anonymous: Permission = Permission.NONE,
+    access: Access | None = None,
     announce: Callable[[str], None] = print,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> None:
@@ -140,12 +144,13 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
         port: 0 takes a free one.
         read_only: refuse everything that changes something.
         create: make a repository when something is put into it.
-        anonymous: what those may do who show no token.
+        access: who may do what; by default only those with a token.
         announce: gets one line with the URL once the server listens.
         warn: gets lines that the user should see.
 
     Raises:
         StoreError: the root cannot be used, or the address cannot be listened on.
+        MalformedError: the file of tokens or of rules is damaged.
     """
     try:
         if not read_only:
@@ -154,10 +159,18 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
     except OSError as error:
         msg = f"cannot serve {root}: {error.strerror}"
         raise StoreError(msg) from error
-    if anonymous > Permission.READ and not read_only and not _is_loopback(host):
+    rules = access or Access(root)
+
+    def listens(line: str) -> None:
+        announce(line)
+        if rules.is_closed():
+            command = f"shardfs token create --root {root} --name NAME --repository all"
+            warn(f"nobody can get in yet; `{command}` makes a token")
+
+    if rules.anonymous > Permission.READ and not read_only and not _is_loopback(host):
         warn(f"warning: {host} can be reached from other machines, and everybody there may change everything")
-    app = make_app(root, read_only=read_only, create=create, access=Access(anonymous))
-    asyncio.run(_serve(app, root, host, port, announce))
+    app = make_app(root, read_only=read_only, create=create, access=rules)
+    asyncio.run(_serve(app, root, host, port, listens))
 
 
 async def _serve(app: web.Application, root: Path, host: str, port: int, announce: Callable[[str], None]) -> None:

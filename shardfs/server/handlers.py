@@ -29,7 +29,11 @@ from shardfs.formats.ids import ID_SIZE, CommitId, Kind, PackId, content_id
 from shardfs.formats.manifest import MAX_CHUNK_SIZE, Manifest
 from shardfs.formats.pack import MAX_PACK_SIZE, TRAILER_SIZE
 from shardfs.formats.ref import BRANCHES, TAGS
-from shardfs.server.receiving import Uploads, read_small
+from shardfs.server.access import Access, caller_of
+from shardfs.server.moves import loses
+from shardfs.server.quota import Quotas
+from shardfs.server.receiving import Uploads, check_length, read_small, whole_size
+from shardfs.server.recording import note
 from shardfs.server.repositories import Repositories
 from shardfs.server.routes import Target
 from shardfs.store.plaintext import local_copies, read_plaintext
@@ -50,10 +54,14 @@ class Handlers:
     Args:
         repositories: what is served.
         threads: where blocking work runs.
+        access: who may take something away.
+        quotas: how much may be put in.
     """
 
-    def __init__(self, repositories: Repositories, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, repositories: Repositories, threads: ThreadPoolExecutor, access: Access, quotas: Quotas) -> None:
         self._repositories = repositories
+        self._access = access
+        self._quotas = quotas
         self._threads = threads
         self._uploads = Uploads(self.run)
         self._table: dict[tuple[str, str], Callable[[web.Request, Target], Awaitable[web.StreamResponse]]] = {
@@ -120,9 +128,11 @@ class Handlers:
         """Receive a pack: nothing is visible before every byte has been verified and is durable."""
         store = await self.run(self._repositories.writable, target.repository)
         pack_id = PackId(target.id)
-        async with self._uploads.begin(store.layout, pack_id) as upload:
-            await upload.receive(request, MAX_PACK_SIZE)
-            pack = await self.run(receive_pack, store, upload.path, pack_id)
+        check_length(request, MAX_PACK_SIZE)
+        with await self.run(self._quotas.reserve, target.repository, store, pack_id, whole_size(request)):
+            async with self._uploads.begin(store.layout, pack_id) as upload:
+                await upload.receive(request, MAX_PACK_SIZE)
+                pack = await self.run(receive_pack, store, upload.path, pack_id)
         return web.json_response({"id": pack_id.hex(), "size": pack.size, "entries": len(pack.entries)}, status=201)
 
     async def post_has(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -156,8 +166,11 @@ class Handlers:
         old = _expected(request)
         body = await read_small(request, 128)
         new = ref_format.ref_from_bytes(body if body.endswith(b"\n") else body + b"\n")
+        note(request, old=None if old is None else old.hex(), new=new.hex())
         store = await self.run(self._repositories.writable, target.repository)
-        await self.run(receive_ref, store, target.ref, old, new, by=_who(request))
+        if old is not None and await self.run(loses, store, target.ref, old, new):
+            self._access.check_loss(request, target)
+        await self.run(receive_ref, store, target.ref, old, new, by=caller_of(request).author)
         headers = {"ETag": wire.entity_tag(new)}
         return web.json_response({"ref": target.ref, "commit": new.hex()}, headers=headers)
 
@@ -167,9 +180,10 @@ class Handlers:
         if old is None:
             msg = "DELETE needs If-Match with the commit that the ref is at"
             raise MalformedError(msg)
+        note(request, old=old.hex())
         await self.run(self._repositories.layout, target.repository)
         store = await self.run(self._repositories.writable, target.repository)
-        await self.run(receive_ref, store, target.ref, old, None, by=_who(request))
+        await self.run(receive_ref, store, target.ref, old, None, by=caller_of(request).author)
         return web.json_response({"ref": target.ref, "commit": None})
 
     # Single chunks and manifests
@@ -187,7 +201,8 @@ class Handlers:
         limit = MAX_CHUNK_SIZE if kind is Kind.CHUNK else MAX_OBJECT_SIZE
         body = await read_small(request, limit)
         store = await self.run(self._repositories.writable, target.repository)
-        await self.run(_store_plaintext, store, target.id, kind, body)
+        with await self.run(self._quotas.reserve, target.repository, store, target.id, len(body)):
+            await self.run(_store_plaintext, store, target.id, kind, body)
         return web.json_response({"id": target.id.hex(), "size": len(body)}, status=201)
 
 
@@ -204,10 +219,6 @@ def _expected(request: web.Request) -> CommitId | None:
         msg = 'send If-Match: "<commit>" to move a ref or If-None-Match: * to create it'
         raise web.HTTPPreconditionRequired(text=msg)
     return wire.parse_entity_tag(match)
-
-
-def _who(request: web.Request) -> str:
-    return f"http {request.remote or 'unknown'}"
 
 
 def _immutable_headers(id_: bytes) -> dict[str, str]:

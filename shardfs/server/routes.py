@@ -76,8 +76,13 @@ def parse_path(raw_path: str) -> Target | None:
     return None
 
 
+def is_repository(name: str) -> bool:
+    """Whether this can be the name of a repository."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
 def _checked_repository(name: str) -> str:
-    if not _REPOSITORY.fullmatch(name):
+    if not is_repository(name):
         msg = f"not a repository name: {name[:80]!r}; use letters, digits, '.', '_', '-' and '/'"
         raise MalformedError(msg)
     return name

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -85,13 +86,14 @@ def _make_durable_dir(path: Path) -> None:
         sync_dir(path.parent)
 
 
-def write_bytes(path: Path, data: bytes, tmp: Path) -> None:
+def write_bytes(path: Path, data: bytes, tmp: Path, mode: int = 0o666) -> None:
     """Replace the content of `path` by `data`, durably and all at once.
 
     Args:
         path: target file; its directory is made when missing.
         data: new content.
         tmp: directory for the unfinished file, on the same file system.
+        mode: permissions of the file, less the umask.
 
     Raises:
         OutOfSpaceError, ReadOnlyError, StoreError: `path` keeps its old content.
@@ -99,7 +101,7 @@ def write_bytes(path: Path, data: bytes, tmp: Path) -> None:
     with writing(f"cannot write {path}"):
         temp = temp_name(tmp)
         try:
-            with temp.open("xb") as file:
+            with open(temp, "xb", opener=partial(os.open, mode=mode)) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

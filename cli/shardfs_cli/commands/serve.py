@@ -33,8 +33,15 @@ from shardfs_cli.context import Context, file_path
     show_default=True,
     help="What those may do who show no token.",
 )
+@click.option(
+    "--trust-proxy",
+    is_flag=True,
+    help="Believe a web server on this machine about where requests come from (X-Forwarded-For).",
+)
 @click.pass_obj
-def command(context: Context, root: str, listen: str, anonymous: str, *, read_only: bool, no_create: bool) -> None:
+def command(
+    context: Context, root: str, listen: str, anonymous: str, *, read_only: bool, no_create: bool, trust_proxy: bool
+) -> None:
     """Serve the repositories below DIR over HTTP until Ctrl-C or SIGTERM.
 
     The repository in DIR/NAME has the address http://HOST:PORT/NAME. Whoever asks needs a token (`shardfs token
@@ -44,7 +51,8 @@ def command(context: Context, root: str, listen: str, anonymous: str, *, read_on
     folder = file_path(root)
     host, port = _address(listen)
     from shardfs.server import app
-    from shardfs.server.access import Permission
+    from shardfs.server.access import Access
+    from shardfs.server.tokens import Permission
 
     def announce(line: str) -> None:
         if context.output.json:
@@ -59,7 +67,7 @@ def command(context: Context, root: str, listen: str, anonymous: str, *, read_on
         port,
         read_only=read_only,
         create=not no_create,
-        anonymous=Permission[anonymous.upper()],
+        access=Access(folder, anonymous=Permission[anonymous.upper()], trust_proxy=trust_proxy),
         announce=announce,
         warn=context.output.warn,
     )
