@@ -127,7 +127,8 @@ class Exchanges:
         Raises:
             RemoteDeniedError: it does not let us in. RemoteError: no complete HTTP answer.
         """
-        request = request._replace(target=f"{self._path}/{request.target}")
+        headers = {"User-Agent": "shardfs", **request.headers}
+        request = request._replace(target=f"{self._path}/{request.target}", headers=headers)
         for _ in range(2):
             shown = self._authorization.header()
             login = {} if shown is None else {"Authorization": shown}

@@ -52,7 +52,6 @@ class HttpRemote:
         name: how the user calls it.
         timeouts: limits of each attempt.
         tls: how certificates are checked; None: as the system does.
-        authorization: what to show; None: what is found for the URL.
 
     Raises:
         UsageError: not such a URL.
@@ -61,13 +60,7 @@ class HttpRemote:
     knows_ids = True  # a server that hands out files alone refuses `has`, as it refuses packs
 
     def __init__(
-        self,
-        url: str,
-        *,
-        name: str = "origin",
-        timeouts: Timeouts | None = None,
-        tls: ssl.SSLContext | None = None,
-        authorization: Authorization | None = None,
+        self, url: str, *, name: str = "origin", timeouts: Timeouts | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         parts, place = split(url), address(url)
         shown = f"[{place.host}]" if ":" in place.host else place.host
@@ -76,8 +69,9 @@ class HttpRemote:
         self.url = f"{parts.scheme}://{shown}{f':{parts.port}' if parts.port else ''}{path}"
         if place.scheme == "https" and tls is None:
             tls = ssl.create_default_context()
-        who = f"remote {name} ({self.url})"
-        self._exchanges = Exchanges(place, who, authorization or Authorization(url), tls, timeouts or Timeouts())
+        self._exchanges = Exchanges(
+            place, f"remote {name} ({self.url})", Authorization(url), tls, timeouts or Timeouts()
+        )
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""
@@ -167,8 +161,7 @@ class HttpRemote:
         reader: BodyReader | None = None,
     ) -> Answer:
         """One request and its complete answer; errors as `Exchanges.ask`."""
-        headers = {"User-Agent": "shardfs", **(headers or {})}
-        return self._exchanges.ask(Request(method, target, headers, body, reader or BodyReader(MAX_ERROR)))
+        return self._exchanges.ask(Request(method, target, headers or {}, body, reader or BodyReader(MAX_ERROR)))
 
     # Judging answers
 
