@@ -28,6 +28,7 @@ from shardfs.formats import ref as ref_format
 from shardfs.formats import wire
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
+from shardfs.remotes import fresh
 from shardfs.remotes.address import address, split
 from shardfs.remotes.answers import MAX_ERROR, BodyReader, RangeReader
 from shardfs.remotes.base import RemoteRefs
@@ -52,6 +53,7 @@ class HttpRemote:
         name: how the user calls it.
         timeouts: limits of each attempt.
         tls: how certificates are checked; None: as the system does.
+        authorization: what to show; None: what is found for the URL.
 
     Raises:
         UsageError: not such a URL.
@@ -60,7 +62,13 @@ class HttpRemote:
     knows_ids = True  # a server that hands out files alone refuses `has`, as it refuses packs
 
     def __init__(
-        self, url: str, *, name: str = "origin", timeouts: Timeouts | None = None, tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        *,
+        name: str = "origin",
+        timeouts: Timeouts | None = None,
+        tls: ssl.SSLContext | None = None,
+        authorization: Authorization | None = None,
     ) -> None:
         parts, place = split(url), address(url)
         shown = f"[{place.host}]" if ":" in place.host else place.host
@@ -69,9 +77,8 @@ class HttpRemote:
         self.url = f"{parts.scheme}://{shown}{f':{parts.port}' if parts.port else ''}{path}"
         if place.scheme == "https" and tls is None:
             tls = ssl.create_default_context()
-        self._exchanges = Exchanges(
-            place, f"remote {name} ({self.url})", Authorization(url), tls, timeouts or Timeouts()
-        )
+        who = f"remote {name} ({self.url})"
+        self._exchanges = Exchanges(place, who, authorization or Authorization(url), tls, timeouts or Timeouts())
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""
@@ -86,6 +93,8 @@ class HttpRemote:
         if length == 0:
             return b""
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        if fresh.is_demanded():
+            headers["Cache-Control"] = "no-cache"
         answer = self._ask("GET", pack_path(pack_id), headers=headers, reader=RangeReader(offset, length))
         if answer.status in (404, 410):
             msg = f"{self.url} has no pack {pack_id.hex()[:12]}"
