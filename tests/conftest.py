@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from shardfs import mountinfo
+from tests import swift
+from tests.swift import Swift
 
 FUSE_DEVICE = Path("/dev/fuse")
 CHECKPOINTS = Path(__file__).with_name("checkpoints.py")
@@ -106,6 +108,23 @@ def minilm(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> list[Pat
             subprocess.run([sys.executable, CHECKPOINTS, unfinished], check=True, stdout=subprocess.DEVNULL)
             unfinished.rename(shared)
     return sorted(shared.iterdir())
+
+
+@pytest.fixture(scope="session")
+def swift_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Swift]:
+    """A real object store that speaks S3, shared by all workers: take buckets and prefixes of your own."""
+    if (reason := swift.why_not()) is not None:
+        pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    with swift.shared((base if worker_id == "master" else base.parent) / "swift") as store:
+        yield store
+
+
+@pytest.fixture
+def s3(swift_store: Swift, monkeypatch: pytest.MonkeyPatch) -> Swift:
+    """The object store, in the environment of this test and of the programs that it starts."""
+    swift_store.use(monkeypatch)
+    return swift_store
 
 
 @pytest.fixture

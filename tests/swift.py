@@ -1,15 +1,21 @@
 """OpenStack Swift with its S3 interface: a real object store, on ports and in a folder of the tests' own.
 
 Swift wants packages of versions of its own, so it lives in `build/swift`, an environment that `.ci/setup` makes.
+All workers of a test session share one Swift. `python -m tests.swift FOLDER` runs it for as long as somebody holds a
+shared lock of `FOLDER/users`, which the kernel drops when the last worker ends, however that ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import http.client
+import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +23,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from tests.nginx import free_port
 
@@ -41,12 +49,17 @@ _STORAGE: Final = """
 pipeline = {kind}-server
 [app:{kind}-server]
 use = egg:swift#{kind}
+conn_timeout = 20
+node_timeout = 60
+container_update_timeout = 60
 """
 _PROXY: Final = """
 [pipeline:main]
 pipeline = catch_errors cache listing_formats s3api tempauth bulk slo dlo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
+conn_timeout = 20
+node_timeout = 60
 allow_account_management = true
 account_autocreate = true
 [filter:catch_errors]
@@ -89,6 +102,13 @@ class Swift:
     port: int
     environment: dict[str, str]
 
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        """Put what a client needs into the environment, and nothing else that it would look for."""
+        for key in [key for key in os.environ if key.startswith("AWS_")]:
+            patch.delenv(key)
+        for key, value in self.environment.items():
+            patch.setenv(key, value)
+
     def make_bucket(self, name: str, *, public: bool = False) -> str:
         """Make a bucket; `public`: anybody may read what is in it, at the URL that comes back."""
         headers = {"X-Auth-Token": self._token()}
@@ -123,6 +143,41 @@ def why_not() -> str | None:
 
 
 @contextmanager
+def shared(folder: Path) -> Iterator[Swift]:
+    """The store of all workers of a session; the first of them starts it."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "users").open("a") as users, (folder / "start").open("a") as start:
+        fcntl.flock(start, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits for the end of one that ends now
+        found = folder / "store.json"
+        if not found.exists():
+            with (folder / "log").open("wb") as log:
+                command = [sys.executable, "-m", "tests.swift", str(folder)]
+                process = subprocess.Popen(
+                    command, stdout=log, stderr=log, start_new_session=True, cwd=Path(__file__).parents[1]
+                )
+            while not found.exists():
+                assert process.poll() is None, (folder / "log").read_text()
+                threading.Event().wait(0.05)
+            process.returncode = 0  # it outlives this worker: nobody waits for it
+        fcntl.flock(start, fcntl.LOCK_UN)
+        port, environment = json.loads(found.read_text())
+        yield Swift("127.0.0.1", port, environment)
+
+
+def _serve(folder: Path) -> None:
+    work = folder / f"swift-{os.getpid()}"
+    work.mkdir()
+    found, temp = folder / "store.json", folder / "store.tmp"
+    with swift(work) as store, (folder / "users").open("a") as users:
+        temp.write_text(json.dumps([store.port, store.environment]))
+        temp.rename(found)
+        fcntl.flock(users, fcntl.LOCK_EX)
+        found.unlink()
+    shutil.rmtree(work)
+
+
+@contextmanager
 def swift(folder: Path) -> Iterator[Swift]:
     """The processes of a store with one disk; `folder` holds all that they write."""
     ports = {kind: free_port() for kind in ("account", "container", "object", "proxy", "cache")}
@@ -137,7 +192,8 @@ def swift(folder: Path) -> Iterator[Swift]:
                 str(folder / f"etc/{kind}-server.conf"),
             ]
             stack.enter_context(_running(command, folder / f"{kind}.log"))
-        _wait_for("127.0.0.1", ports["proxy"])
+        for port in ports.values():
+            _wait_for(port)
         environment = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['proxy']}",
             "AWS_ACCESS_KEY_ID": _ACCESS_KEY,
@@ -182,18 +238,14 @@ def _running(command: list[str], log: Path) -> Iterator[None]:
                 process.kill()
 
 
-def _wait_for(host: str, port: int) -> None:
-    for _ in range(600):
-        connection = http.client.HTTPConnection(host, port, timeout=2)
+def _wait_for(port: int) -> None:
+    for _ in range(1200):
         try:
-            connection.request("GET", "/auth/v1.0")
-            if connection.getresponse().status == 401:
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
-        threading.Event().wait(0.05)
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            threading.Event().wait(0.05)
+        else:
+            return
     raise AssertionError("Swift did not start")
 
 
@@ -204,3 +256,7 @@ def _keeps_attributes() -> bool:
         except OSError:
             return False
     return True
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))
