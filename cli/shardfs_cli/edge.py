@@ -20,7 +20,7 @@ _COUNT: Final = click.IntRange(0, 1_000_000)
 _SECONDS: Final = Amount(min=0, max=86_400)
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+def size_of(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """Bytes as settings have them: 500K, 10MiB."""
     from shardfs import config
 
@@ -63,7 +63,7 @@ _OPTIONS: Final = (
     click.option(
         "--max-speed",
         "speed",
-        callback=_size,
+        callback=size_of,
         default="0",
         show_default=True,
         metavar="SIZE",
@@ -90,7 +90,7 @@ _OPTIONS: Final = (
     click.option(
         "--min-speed",
         "min_speed",
-        callback=_size,
+        callback=size_of,
         default="4K",
         show_default=True,
         metavar="SIZE",
