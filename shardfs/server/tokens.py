@@ -126,7 +126,9 @@ class TokenStore:
                 expires = None if lifetime_s is None else now + lifetime_s
                 token = Token(id_, name, _digest(text), patterns, permission, now, expires)
                 self._write({**tokens, id_: token})
-            self._audit.write("make token", token=id_, name=name, by=local_user())
+            what = _to_json(token)
+            del what["digest"]
+            self._audit.write("make token", **what, by=local_user())
         return token, text
 
     def revoke(self, name: str) -> Token:
@@ -143,7 +145,7 @@ class TokenStore:
                 if tokens.pop(found.id, None) is None:
                     raise _unknown(name)
                 self._write(tokens)
-            self._audit.write("revoke token", token=found.id, name=found.name, by=local_user())
+            self._audit.write("revoke token", id=found.id, name=found.name, by=local_user())
         return found
 
     def _named(self, name: str) -> Token:

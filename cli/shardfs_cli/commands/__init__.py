@@ -54,6 +54,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "login": "Keep a token that opens a remote.",
         "logout": "Forget that token.",
         "serve": "Serve repositories over HTTP.",
+        "token": "Make, list and revoke what opens a server.",
     },
     "Care": {
         "verify": "Read and check everything that is stored.",
