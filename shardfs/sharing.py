@@ -63,9 +63,13 @@ class Sharing(Caching):
     ) -> fetch.FetchReport:
         """Get history and metadata of a remote (`full`: all bytes), move its remote-tracking branches."""
         from shardfs.transfer import fetch
+        from shardfs.transfer.filters import Filter
 
         self._writable()
-        return fetch.fetch(self.store, self.remote(remote), full=full, prune=prune, progress=progress)
+        wanted = Filter(everything=True) if full else None
+        return fetch.fetch(
+            self.store, self.remote(remote), wanted=wanted, prune=prune, others=self.remote, progress=progress
+        )
 
     def pull(
         self, remote: str = "origin", branch: str | None = None, progress: Progress | None = None

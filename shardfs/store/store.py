@@ -183,13 +183,19 @@ class Store:
         Raises:
             PackCorruptedError: its table cannot be read. OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
         """
-        target = self.layout.pack(pack_id)
+        return self.adopt_packs([(temp, pack_id)])[0]
+
+    def adopt_packs(self, files: Iterable[tuple[Path, PackId]]) -> list[FinishedPack]:
+        """As `adopt_pack` for several, which are listed once."""
         with self.lock.hold("receive"):
-            with atomic.os_errors(f"cannot add pack {pack_id.hex()[:12]}"):
-                atomic.publish(temp, target)
-            pack = packs.read_table(target)
-            self.record_packs([pack])
-        return pack
+            adopted: list[FinishedPack] = []
+            for temp, pack_id in files:
+                target = self.layout.pack(pack_id)
+                with atomic.os_errors(f"cannot add pack {pack_id.hex()[:12]}"):
+                    atomic.publish(temp, target)
+                adopted.append(packs.read_table(target))
+            self.record_packs(adopted)
+        return adopted
 
     def record_packs(self, finished: Iterable[FinishedPack]) -> None:
         """Index local packs that are durable, then list them."""

@@ -1,81 +1,169 @@
-"""Download of one whole pack, in several ranges at once, into the packs of this store."""
+"""Download of whole packs into the packs of this store: several ranges on their way at once, in bounded memory.
+
+Ranges are asked for in the order of the packs and written in that order by one thread, so that at most one pack is
+unfinished besides what is in memory: that is what a kill loses.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from blake3 import blake3
 
-from shardfs.errors import PackCorruptedError, RemoteProtocolError
+from shardfs.errors import PackCorruptedError, PackNotFoundError, RemoteError, RemoteProtocolError, ShardfsError
+from shardfs.formats.ids import PackId
 from shardfs.formats.ref import PackSize
-from shardfs.remotes.base import Remote
 from shardfs.store import atomic, packs
-from shardfs.store.packs import FinishedPack
+from shardfs.store.layout import Layout
 from shardfs.store.store import Store
+from shardfs.transfer.parallel import in_order
 from shardfs.transfer.scratch import scratch
 
 _RANGE: Final = 8 << 20  # bytes of one request
-_PARALLEL: Final = 4  # requests at once: 32 MiB in memory
+_PARALLEL: Final = 8  # requests at once; hides the delay of a link, below what servers object to
+_AHEAD: Final = 64 << 20  # bytes that are on their way or wait to be written
+_TOGETHER: Final = 32 << 20  # bytes of small packs that become durable together: each time costs a few disk flushes
 
 
-def download(store: Store, remote: Remote, pack: PackSize, arrived: Callable[[int], None]) -> FinishedPack:
-    """Copy a pack here; the payloads in it are verified when they are read, the pack as a whole now.
+class PackSource(Protocol):
+    """The part of a remote that a download needs; `Remote` says what its method raises."""
+
+    name: str
+
+    def read_pack(self, pack_id: PackId, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes of a pack."""
+        ...
+
+
+class _Part(NamedTuple):
+    pack: PackSize
+    offset: int
+    size: int
+
+
+def download(
+    store: Store,
+    wanted: Sequence[PackSize],
+    sources: Callable[[PackId], Sequence[PackSource]],
+    arrived: Callable[[int], None],
+) -> Iterator[tuple[PackSize, bool]]:
+    """Copy packs here; the payloads in them are verified when they are read, each pack as a whole before it is visible.
 
     Args:
         store: where to.
-        remote: where from.
-        pack: id and size.
+        wanted: ids and sizes.
+        sources: the remotes that have a pack; the next one is asked when one does not give it, or gives other bytes.
         arrived: told the bytes of each range.
 
+    Yields:
+        Each pack once it is durable here, with True; with False when no source has it any more.
+
     Raises:
-        RemoteProtocolError: what came is not that pack. PackNotFoundError: it is gone at the remote.
-        RemoteError: by the remote. LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+        RemoteProtocolError: what came is not that pack. RemoteError: by the last source of a pack.
+        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
     with scratch(store.layout, "fetch") as folder:
-        path = folder.pack(pack.id)
+        waiting: list[tuple[Path, PackSize]] = []
+        try:
+            for pack, path in _Download(folder, sources, arrived).run(wanted):
+                if path is None:
+                    yield pack, False
+                    continue
+                waiting.append((path, pack))
+                if sum(kept.size for _, kept in waiting) >= _TOGETHER:
+                    yield from _adopt(store, waiting)
+                    waiting = []
+        except RemoteError:
+            _adopt(store, waiting)  # what came whole need not come again
+            raise
+        yield from _adopt(store, waiting)
+
+
+def _adopt(store: Store, waiting: Sequence[tuple[Path, PackSize]]) -> list[tuple[PackSize, bool]]:
+    if waiting:
+        store.adopt_packs((path, pack.id) for path, pack in waiting)
+    return [(pack, True) for _, pack in waiting]
+
+
+class _Download:
+    def __init__(
+        self, folder: Layout, sources: Callable[[PackId], Sequence[PackSource]], arrived: Callable[[int], None]
+    ) -> None:
+        self._folder = folder
+        self._sources = sources
+        self._arrived = arrived
+        self._failed: dict[PackId, ShardfsError] = {}  # no more ranges of these are asked for
+
+    def run(self, wanted: Iterable[PackSize]) -> Iterator[tuple[PackSize, Path | None]]:
+        """Packs as files in the folder, whole and durable; None for those that no source has."""
+        todo = list(wanted)
+        parts = [part for pack in todo for part in _parts(pack)]
+        blocks = in_order(self._block, parts, threads=_PARALLEL, ahead=_AHEAD, size=lambda part: part.size)
+        for pack in todo:
+            is_good = self._write(pack, (next(blocks) for _ in _parts(pack)))
+            error = self._failed.get(pack.id)
+            if isinstance(error, PackNotFoundError):
+                yield pack, None
+                continue
+            if error is not None:
+                raise error
+            if not is_good:
+                self._again(pack)
+            yield pack, self._folder.pack(pack.id)
+
+    def _block(self, part: _Part) -> bytes | None:
+        """One range; None when it cannot be had, for a reason that is remembered."""
+        if part.pack.id in self._failed:
+            return None
+        error: ShardfsError = PackNotFoundError(f"no remote has pack {part.pack.id.hex()[:12]} any more")
+        for source in self._sources(part.pack.id):
+            try:
+                return source.read_pack(part.pack.id, part.offset, part.size)
+            except RemoteError as failure:
+                error = failure
+            except PackNotFoundError:
+                continue
+        self._failed.setdefault(part.pack.id, error)
+        return None
+
+    def _write(self, pack: PackSize, blocks: Iterable[bytes | None]) -> bool:
+        """Write the blocks of a pack to its file, durably; whether they are that pack."""
+        path, hasher = self._folder.pack(pack.id), blake3()
         with atomic.os_errors(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        _receive(remote, pack, path, arrived)
-        try:
-            packs.read_table(path)
-        except PackCorruptedError as error:
-            msg = f"{remote.url}: {error}"
-            raise RemoteProtocolError(msg) from error
-        return store.adopt_pack(path, pack.id)
+            with path.open("wb") as file:
+                for block in blocks:
+                    if block is not None:
+                        hasher.update(block)
+                        file.write(block)
+                        self._arrived(len(block))
+                file.flush()
+                os.fsync(file.fileno())
+        return hasher.digest() == pack.id and _has_table(path)
 
-
-def _receive(remote: Remote, pack: PackSize, path: Path, arrived: Callable[[int], None]) -> None:
-    hasher = blake3()
-    with atomic.os_errors(f"cannot write {path}"), path.open("xb") as file:
-        for block in _blocks(remote, pack):
-            hasher.update(block)
-            file.write(block)
-            arrived(len(block))
-        file.flush()
-        os.fsync(file.fileno())
-    if hasher.digest() != pack.id:
-        msg = f"pack {pack.id.hex()[:12]} of {remote.url} has other bytes than its id says"
+    def _again(self, pack: PackSize) -> None:
+        """A pack that came with other bytes, once more from each of its sources alone."""
+        for source in self._sources(pack.id):
+            blocks = (source.read_pack(pack.id, part.offset, part.size) for part in _parts(pack))
+            with suppress(RemoteError, PackNotFoundError):
+                if self._write(pack, blocks):
+                    return
+        names = ", ".join(source.name for source in self._sources(pack.id))
+        msg = f"pack {pack.id.hex()[:12]} of {names} has other bytes than its id says"
         raise RemoteProtocolError(msg)
 
 
-def _blocks(remote: Remote, pack: PackSize) -> Iterator[bytes]:
-    """The pack in order; a few ranges are on their way while one is used."""
-    offsets = iter(range(0, pack.size, _RANGE))
-    running: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(_PARALLEL, "shardfs-download") as pool:
-        try:
-            while True:
-                while len(running) < _PARALLEL and (offset := next(offsets, None)) is not None:
-                    size = min(_RANGE, pack.size - offset)
-                    running.append(pool.submit(remote.read_pack, pack.id, offset, size))
-                if not running:
-                    return
-                yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
+def _parts(pack: PackSize) -> list[_Part]:
+    return [_Part(pack, offset, min(_RANGE, pack.size - offset)) for offset in range(0, pack.size, _RANGE)]
+
+
+def _has_table(path: Path) -> bool:
+    try:
+        packs.read_table(path)
+    except PackCorruptedError:
+        return False
+    return True

@@ -5,34 +5,30 @@ Chunks stay where they are until somebody reads them, unless all of it is asked 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
-from shardfs.errors import FormatError, LockedError, PackNotFoundError, ReadOnlyError
-from shardfs.formats.ids import Kind, PackId
-from shardfs.formats.pack import Entry
-from shardfs.formats.ref import PackSize, RefMove
+from shardfs.errors import FormatError, IntegrityError, LockedError, NotFoundError, PackNotFoundError, ReadOnlyError
+from shardfs.formats.ids import CommitId, Kind, PackId
+from shardfs.formats.ref import BRANCHES, TAGS, PackSize, RefMove
+from shardfs.history.objects import Objects
+from shardfs.history.walk import ancestors
 from shardfs.progress import Progress, no_progress
-from shardfs.remotes.base import Remote, read_pack_tail
-from shardfs.store import copies
-from shardfs.store.index import LOCAL
+from shardfs.remotes.base import Remote, RemoteRefs, read_pack_tail
+from shardfs.store.index import LOCAL, Index
 from shardfs.store.store import Store
-from shardfs.transfer.download import download
-from shardfs.transfer.follow import follow, prune_refs
-from shardfs.transfer.ranges import MAX_REQUEST, extend
+from shardfs.transfer.download import PackSource, download
+from shardfs.transfer.filters import Filter
+from shardfs.transfer.follow import follow, prune_refs, tracking_name
+from shardfs.transfer.learning import TAIL_GUESS, Learner, Remotes, no_other
+from shardfs.transfer.reader import Reader
 
-_log = logging.getLogger(__name__)
-
-# Bytes from the end of a pack in the first request: trailer, table and the objects of most packs.
-TAIL_GUESS: Final = 64 << 10
-_PARALLEL: Final = 8  # requests at once; hides the delay of a link, below what servers object to
 _SOON_S: Final = 0.5  # that a reader waits for the writer lock; commits of small changes hold it for less
-_FLUSH_SIZE: Final = 32 << 20  # bytes of objects in memory before they are stored
+_ROUNDS: Final = 5  # listings of packs; a remote that packs anew meanwhile does so once
 
 
 @dataclass
@@ -41,34 +37,54 @@ class FetchReport:
 
     Attributes:
         head: full name of the branch that the remote's HEAD names, if it says.
+        refs: branches and tags of the remote that are followed, by full name there.
         moved: refs here that moved, pruned ones included.
         conflicts: one line for each ref of the remote that could not be followed.
-        packs: packs that were not known before.
+        packs: packs that were not known before, or not here where all are copied.
         forgotten: packs that the remote has no longer.
         objects: objects that were stored here.
-        bytes: bytes that came from the remote.
+        bytes: bytes that came from remotes.
+        kept: chunks that were asked for by name or filter and came.
     """
 
     head: str | None = None
+    refs: dict[str, CommitId] = field(default_factory=dict)
     moved: list[RefMove] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     packs: int = 0
     forgotten: int = 0
     objects: int = 0
     bytes: int = 0
+    kept: int = 0
 
 
-@dataclass
-class _Arrived:
-    """A pack's table and the payloads of its objects."""
+class FetchPlan(NamedTuple):
+    """What a fetch would do now.
 
-    pack: PackSize
-    entries: list[Entry]
-    payloads: list[tuple[Entry, bytes]]
+    Attributes:
+        moves: refs here that would move, pruned ones included.
+        packs: packs that would be learned, or copied.
+        bytes: of the requests for them: of packs that are learned their ends, where the tables and most objects are.
+        contents: chunks that would be copied by name; what a filter picks is known after the fetch.
+        contents_bytes: their stored size, bases included.
+    """
+
+    moves: list[RefMove]
+    packs: int
+    bytes: int
+    contents: int = 0
+    contents_bytes: int = 0
 
 
 def fetch(
-    store: Store, remote: Remote, *, full: bool = False, prune: bool = False, progress: Progress | None = None
+    store: Store,
+    remote: Remote,
+    *,
+    wanted: Filter | None = None,
+    prune: bool = False,
+    is_mirror: bool = False,
+    others: Remotes = no_other,
+    progress: Progress | None = None,
 ) -> FetchReport:
     """Bring the index, the objects and the remote-tracking branches up to date with a remote.
 
@@ -77,29 +93,57 @@ def fetch(
     Args:
         store: where to.
         remote: where from.
-        full: copy all packs, not only objects.
+        wanted: which branches are followed, and whether all packs are copied; contents that it picks are not.
         prune: delete remote-tracking branches that are gone at the remote.
+        is_mirror: tags here move with those of the remote.
+        others: opens other remotes, for what is damaged at this one.
         progress: told the bytes that came and will come.
 
     Raises:
         RemoteError, RepositoryNotFoundError: by the remote. Refs here did not move.
         LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
+    wanted = wanted or Filter()
     report = FetchReport()
     # Refs before packs: what the refs need is in packs that are listed later, never only in earlier ones.
     published = remote.refs()
-    listed = {pack.id: pack for pack in remote.list_packs()}
-    work = _Fetch(store, remote, report, progress or no_progress)
-    work.run(listed, full=full)
-    report.head = published.head
+    work = _Fetch(store, remote, report, others, progress or no_progress)
+    work.run(full=wanted.whole_packs)
+    followed = _followed(store, published, wanted)
+    report.head, report.refs = published.head, dict(followed.refs)
     if prune:
-        report.moved += prune_refs(store, remote.name, published)
-    moved, report.conflicts = follow(store, remote.name, published)
-    report.moved += moved
-    if report.conflicts and work.mend(listed):
-        moved, report.conflicts = follow(store, remote.name, published)
+        report.moved += prune_refs(store, remote.name, followed)
+    for _ in range(2):
+        moved, report.conflicts = follow(store, remote.name, followed, local=wanted.whole_packs, is_mirror=is_mirror)
         report.moved += moved
+        if not report.conflicts or not work.mend():
+            break
     return report
+
+
+def plan_fetch(store: Store, remote: Remote, *, wanted: Filter | None = None, prune: bool = False) -> FetchPlan:
+    """What `fetch` would do; nothing is changed.
+
+    Raises:
+        RemoteError, RepositoryNotFoundError: by the remote.
+    """
+    wanted = wanted or Filter()
+    published = remote.refs()
+    moves: dict[str, RefMove] = {}
+    for name, commit in published.refs.items():
+        target = tracking_name(remote.name, name)
+        old = store.refs.get(target)
+        is_new = name.startswith(TAGS) and old is None
+        if is_new or (name.startswith(BRANCHES) and wanted.follows(name) and old != commit):
+            moves[target] = RefMove(target, old, commit)
+    if prune:
+        stay = {tracking_name(remote.name, name) for name in published.refs if wanted.follows(name)}
+        for name, old in store.refs.list(f"refs/remotes/{remote.name}/").items():
+            if name not in stay:
+                moves[name] = RefMove(name, old, None)
+    lacking = _lacking(store.index, remote.name, remote.list_packs(), full=wanted.whole_packs)
+    size = sum(pack.size if wanted.whole_packs else min(pack.size, TAIL_GUESS) for pack in lacking)
+    return FetchPlan(list(moves.values()), len(lacking), size)
 
 
 def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
@@ -113,7 +157,7 @@ def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
         RemoteError, RepositoryNotFoundError: by the remote.
     """
     index, place, started = store.index, remote.name, time.monotonic()
-    work = _Fetch(store, remote, FetchReport(), no_progress)
+    learner = Learner(store, remote, no_other, lambda _: None)
     known, listed = index.packs(place), {pack.id: pack for pack in remote.list_packs()}
     complete = True
     for pack in (listed[id_] for id_ in listed.keys() - known.keys()):
@@ -125,151 +169,122 @@ def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
             if index.has(objects, local=True) == objects:
                 index.add_packs([(pack.id, pack.size, entries)], place=place)
             else:
-                complete &= work.learn_soon(pack)
+                complete &= _learn_soon(store, learner, pack)
     if complete:
         index.remove_packs(known.keys() - listed.keys(), place=place)
 
 
-def learn_tables(store: Store, remote: Remote) -> None:
-    """Learn what is in all packs of a remote now; no ref moves. For those that cannot say which ids they have.
+def _learn_soon(store: Store, learner: Learner, pack: PackSize) -> bool:
+    """Learn one pack with its objects; False when another process holds the lock, or nobody may write here."""
+    try:
+        with store.lock.hold("fetch", wait_s=_SOON_S):
+            for _ in learner.learn([pack]):
+                pass
+    except (LockedError, ReadOnlyError):
+        return False
+    return True
 
-    Raises:
-        RemoteError, RepositoryNotFoundError: by the remote.
-        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
-    """
-    listed = {pack.id: pack for pack in remote.list_packs()}
-    _Fetch(store, remote, FetchReport(), no_progress).run(listed, full=False)
+
+def _followed(store: Store, published: RemoteRefs, wanted: Filter) -> RemoteRefs:
+    """The refs that a filter leaves: its branches, and the tags in their history."""
+    if not wanted.branches:
+        return published
+    refs = {name: commit for name, commit in published.refs.items() if name.startswith(BRANCHES)}
+    refs = {name: commit for name, commit in refs.items() if wanted.follows(name)}
+    history: set[CommitId] = set()
+    with suppress(NotFoundError, IntegrityError, FormatError):  # what is not complete is not followed either
+        history.update(id_ for id_, _ in ancestors(Objects(Reader(store, budget_bytes=0)), refs.values()))
+    refs |= {name: commit for name, commit in published.refs.items() if name.startswith(TAGS) and commit in history}
+    return published._replace(refs=refs)
+
+
+def _lacking(index: Index, place: str, listed: Collection[PackSize], *, full: bool) -> list[PackSize]:
+    """The packs of a remote that must be learned or, with `full`, copied."""
+    known, here = index.packs(place), index.packs(LOCAL)
+    if not full:
+        return [pack for pack in listed if pack.id not in known and not _is_learned(index, pack.id)]
+    return [pack for pack in listed if pack.id not in here and not _is_held(index, pack.id)]
+
+
+def _is_learned(index: Index, pack_id: PackId) -> bool:
+    """Whether the table of a pack is known, from here or from another remote, and its objects are here."""
+    entries = index.entries(pack_id)
+    objects = {entry.id for entry in entries if entry.kind is not Kind.CHUNK}
+    return bool(entries) and index.has(objects, local=True) == objects
+
+
+def _is_held(index: Index, pack_id: PackId) -> bool:
+    """Whether everything in a known pack of the remote is here, in other packs."""
+    ids = {entry.id for entry in index.entries(pack_id)}
+    return bool(ids) and index.has(ids, local=True) == ids
 
 
 class _Fetch:
-    def __init__(self, store: Store, remote: Remote, report: FetchReport, progress: Progress) -> None:
+    def __init__(self, store: Store, remote: Remote, report: FetchReport, others: Remotes, progress: Progress) -> None:
         self._store = store
         self._remote = remote
         self._report = report
+        self._others = others
         self._progress = progress
         self._total = 0
         self._guard = threading.Lock()
 
-    def run(self, listed: dict[PackId, PackSize], *, full: bool) -> None:
+    def run(self, *, full: bool) -> None:
+        """Learn or copy all packs; those that disappear meanwhile because they are packed anew are looked for again."""
         index, place = self._store.index, self._remote.name
-        known, here = index.packs(place), index.packs(LOCAL)
-        if full:
-            self._copy([pack for pack in listed.values() if pack.id not in here or not self._is_known(pack)])
-        else:
-            self._learn([pack for pack in listed.values() if pack.id not in known and not self._is_known(pack)])
-        gone = known.keys() - listed.keys()
+        listed: dict[PackId, PackSize] = {}
+        for _ in range(_ROUNDS):
+            listed = {pack.id: pack for pack in self._remote.list_packs()}
+            lacking = _lacking(index, place, listed.values(), full=full)
+            todo = {pack.id for pack in lacking}
+            new = listed.keys() - index.packs(place).keys() - todo
+            there = [listed[id_] for id_ in new if index.entries(id_)]
+            index.add_packs(((pack.id, pack.size, ()) for pack in there), place=place)
+            if not (self._copy(lacking) if full else self._learn(lacking)):
+                break
+        gone = index.packs(place).keys() - listed.keys()
         index.remove_packs(gone, place=place)
         self._report.forgotten = len(gone)
 
-    def mend(self, listed: dict[PackId, PackSize]) -> bool:
+    def mend(self) -> bool:
         """Ask again for objects that came damaged, now or in an earlier fetch; whether there are any."""
-        lacking = [pack for pack in listed.values() if not self._has_objects(pack.id)]
+        index = self._store.index
+        packs = index.packs(self._remote.name).items()
+        lacking = [PackSize(id_, size) for id_, size in packs if not _is_learned(index, id_)]
         self._learn(lacking)
         return bool(lacking)
 
-    def _has_objects(self, pack_id: PackId) -> bool:
-        """Whether all objects of a pack are here."""
-        objects = {entry.id for entry in self._store.index.entries(pack_id) if entry.kind is not Kind.CHUNK}
-        return self._store.index.has(objects, local=True) == objects
-
-    def _is_known(self, pack: PackSize) -> bool:
-        """Whether the table of a pack is known from here or from another remote; then its place is recorded too."""
-        known = bool(self._store.index.entries(pack.id))
-        if known:
-            self._store.index.add_packs([(pack.id, pack.size, ())], place=self._remote.name)
-        return known
-
-    def learn_soon(self, pack: PackSize) -> bool:
-        """Learn one pack with its objects; False when another process holds the lock, or nobody may write here."""
-        try:
-            with self._store.lock.hold("fetch", wait_s=_SOON_S):
-                self._learn([pack])
-        except (LockedError, ReadOnlyError):
-            return False
-        return True
-
-    # Whole packs
-
-    def _copy(self, packs: list[PackSize]) -> None:
-        self._total = sum(pack.size for pack in packs)
-        for pack in packs:
-            with suppress(PackNotFoundError):
-                if not self._is_held(pack.id):
-                    download(self._store, self._remote, pack, self._arrived)
-                    self._report.packs += 1
+    def _copy(self, packs: list[PackSize]) -> int:
+        """Copy whole packs; returns how many are gone at the remote."""
+        self._total = self._report.bytes + sum(pack.size for pack in packs)
+        gone = 0
+        for pack, is_here in download(self._store, packs, self._sources, self._arrived):
+            if is_here:
                 self._store.index.add_packs([(pack.id, pack.size, ())], place=self._remote.name)
+            self._report.packs += is_here
+            gone += not is_here
+        return gone
 
-    def _is_held(self, pack_id: PackId) -> bool:
-        """Whether everything in a known pack of the remote is here, in other packs."""
-        ids = {entry.id for entry in self._store.index.entries(pack_id)}
-        return bool(ids) and self._store.index.has(ids, local=True) == ids
+    def _sources(self, pack_id: PackId) -> list[PackSource]:
+        """Who has a pack: the remote, then others that are known to."""
+        index = self._store.index
+        names = {copy.place for entry in index.entries(pack_id)[:1] for copy in index.find(entry.id)}
+        found: list[PackSource] = [self._remote]
+        for name in sorted(names - {LOCAL, self._remote.name}):
+            if pack_id in index.packs(name):
+                with suppress(NotFoundError):
+                    found.append(self._others(name))
+        return found
 
-    # Tables and objects
-
-    def _learn(self, packs: list[PackSize]) -> None:
-        self._total = sum(min(pack.size, TAIL_GUESS) for pack in packs)
-        waiting: list[_Arrived] = []
-        with ThreadPoolExecutor(_PARALLEL, "shardfs-fetch") as pool:
-            for start in range(0, len(packs), _PARALLEL):
-                arrived = pool.map(self._read, packs[start : start + _PARALLEL])
-                waiting += [one for one in arrived if one is not None]
-                if sum(len(p) for one in waiting for _, p in one.payloads) >= _FLUSH_SIZE:
-                    self._keep(waiting)
-                    waiting = []
-        self._keep(waiting)
-
-    def _read(self, pack: PackSize) -> _Arrived | None:
-        """Table and missing objects of one pack; None when the remote dropped it meanwhile."""
-        try:
-            tail = read_pack_tail(self._remote, pack, TAIL_GUESS)
-            self._arrived(len(tail.data))
-            objects = [e for e in tail.entries if e.kind is not Kind.CHUNK]
-            here = self._store.index.has((e.id for e in objects), local=True)
-            payloads: list[tuple[Entry, bytes]] = []
-            early: list[Entry] = []
-            for entry in objects:
-                if entry.id in here:
-                    continue
-                if entry.offset < tail.offset:
-                    early.append(entry)
-                else:
-                    begin = entry.offset - tail.offset
-                    payloads.append((entry, tail.data[begin : begin + entry.stored_size]))
-            payloads += self._read_early(pack, early)
-        except PackNotFoundError:
-            return None
-        return _Arrived(pack, tail.entries, [item for item in payloads if self._is_good(pack, *item)])
-
-    def _read_early(self, pack: PackSize, entries: list[Entry]) -> list[tuple[Entry, bytes]]:
-        payloads: list[tuple[Entry, bytes]] = []
-        while entries:
-            span = extend(entries[0], entries[1:], MAX_REQUEST, lambda _: True)
-            data = self._remote.read_pack(pack.id, span.start, span.end - span.start) if span.end > span.start else b""
-            self._arrived(len(data))
-            payloads += [(e, data[e.offset - span.start : e.offset - span.start + e.stored_size]) for e in span.entries]
-            entries = entries[len(span.entries) :]
-        return payloads
-
-    def _is_good(self, pack: PackSize, entry: Entry, payload: bytes) -> bool:
-        """Whether a payload is what its id says; a bad one is left for `mend`, and readers, who know other copies."""
-        try:
-            copies.verify_object(entry, payload)
-        except FormatError as error:
-            _log.warning("%s, pack %s: %s", self._remote.name, pack.id.hex()[:12], error)
-            return False
-        return True
-
-    def _keep(self, arrived: list[_Arrived]) -> None:
-        """Store objects durably, and only then remember that the remote's packs are known."""
-        if any(one.payloads for one in arrived):
-            with self._store.batch("fetch") as batch:
-                for one in arrived:
-                    for entry, payload in one.payloads:
-                        batch.copy(entry, payload)
-                        self._report.objects += 1
-        known = self._store.index.packs(self._remote.name)
-        self._store.index.add_packs(((a.pack.id, a.pack.size, a.entries) for a in arrived), place=self._remote.name)
-        self._report.packs += sum(a.pack.id not in known for a in arrived)
+    def _learn(self, packs: list[PackSize]) -> int:
+        """Learn tables and objects; returns how many packs are gone at the remote."""
+        self._total = self._report.bytes + sum(min(pack.size, TAIL_GUESS) for pack in packs)
+        gone, known = 0, self._store.index.packs(self._remote.name)
+        for one in Learner(self._store, self._remote, self._others, self._arrived).learn(packs):
+            self._report.packs += one.entries is not None and one.pack.id not in known
+            self._report.objects += len(one.payloads)
+            gone += one.entries is None
+        return gone
 
     def _arrived(self, count: int) -> None:
         with self._guard:

@@ -29,10 +29,12 @@ def tracking_name(remote: str, name: str) -> str:
     return name if name.startswith(TAGS) else f"{REMOTES}{remote}/{name.removeprefix(BRANCHES)}"
 
 
-def follow(store: Store, remote: str, published: RemoteRefs) -> tuple[list[RefMove], list[str]]:
+def follow(
+    store: Store, remote: str, published: RemoteRefs, *, local: bool = False, is_mirror: bool = False
+) -> tuple[list[RefMove], list[str]]:
     """Move remote-tracking branches to where the remote's branches are, and create tags that are not here.
 
-    A ref moves only if everything that it needs is known.
+    A ref moves only if everything that it needs is known, or with `local` here. In a mirror tags move, too.
 
     Returns:
         The refs that moved, and one line for each that could not.
@@ -50,11 +52,11 @@ def follow(store: Store, remote: str, published: RemoteRefs) -> tuple[list[RefMo
                 conflicts.append(f"{name} has a name that cannot be followed")
                 continue
             old = _current(store, target)
-            if name.startswith(TAGS) and old not in (None, commit):
+            if name.startswith(TAGS) and old not in (None, commit) and not is_mirror:
                 conflicts.append(f"{name} names another commit here")
             elif old != commit:
                 wanted.append(RefMove(target, old, commit))
-        holes = _holes(store, {move.new for move in wanted if move.new is not None})
+        holes = _holes(store, {move.new for move in wanted if move.new is not None}, local=local)
         for move in wanted:
             if move.new in holes:
                 conflicts.append(f"{move.name} is not complete at {remote}: {holes[move.new]}")
@@ -88,30 +90,31 @@ def _current(store: Store, name: str) -> CommitId | None:
         return store.refs.restore(name)
 
 
-def _holes(store: Store, tips: set[CommitId]) -> dict[CommitId, str]:
-    """Those of some commits that need something which is in no known pack, with what is missing."""
+def _holes(store: Store, tips: set[CommitId], *, local: bool) -> dict[CommitId, str]:
+    """Those of some commits that need something which is in no known pack (`local`: here), with what is missing."""
     objects = Objects(Reader(store, budget_bytes=0))
     names = store.refs.names()
     refs = {commit for name in names if (commit := _readable_ref(store, name)) is not None}
     known = plan.readable(objects, refs)
     try:
-        _check(store, objects, tips, known)
+        _check(store, objects, tips, known, local=local)
     except (NotFoundError, IntegrityError, FormatError):
         found: dict[CommitId, str] = {}
         for tip in tips:
             try:
-                _check(store, objects, [tip], known)
+                _check(store, objects, [tip], known, local=local)
             except (NotFoundError, IntegrityError, FormatError) as error:
                 found[tip] = str(error)
         return found
     return {}
 
 
-def _check(store: Store, objects: Objects, tips: Iterable[CommitId], known: list[CommitId]) -> None:
+def _check(store: Store, objects: Objects, tips: Iterable[CommitId], known: list[CommitId], *, local: bool) -> None:
     needed = plan.reachable(objects, new_commits(objects.commit, tips, known))
-    missing = needed.chunks.keys() - store.index.has(needed.chunks)
+    missing = needed.chunks.keys() - store.index.has(needed.chunks, local=local)
     if missing:
-        msg = f"{len(missing)} chunks are in no known pack, the first is {min(missing).hex()[:12]}"
+        where = "not here" if local else "in no known pack"
+        msg = f"{len(missing)} chunks are {where}, the first is {min(missing).hex()[:12]}"
         raise ObjectNotFoundError(msg)
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from shardfs import config
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, TAGS, Head
+from shardfs.progress import Progress
 from shardfs.remotes.base import Remote
 from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
-from shardfs.transfer.fetch import fetch
+from shardfs.transfer.fetch import FetchReport, fetch
+from shardfs.transfer.filters import Filter
+from shardfs.transfer.follow import tracking_name
 
 
 def create(path: Path, url: str, fill: Callable[[Store], object] = lambda _: None) -> None:
@@ -58,21 +61,29 @@ def refresh(store: Store, url: str, remote: Remote) -> None:
         create(store.layout.root, url, lambda fresh: mirror(fresh, remote))
 
 
-def mirror(store: Store, remote: Remote) -> None:
-    """Fetch, then make branches, tags and HEAD of `store` those of the remote.
+def mirror(
+    store: Store, remote: Remote, *, wanted: Filter | None = None, progress: Progress | None = None
+) -> FetchReport:
+    """Fetch, then make branches, tags and HEAD of `store` those of the remote, as far as they are complete here.
 
     Raises:
         RemoteError: the store keeps what it had.
     """
-    fetch(store, remote, prune=True)
-    published = remote.refs()
+    report = fetch(store, remote, wanted=wanted, prune=True, is_mirror=True, progress=progress)
+    # What the remote-tracking branches name was checked; what the remote names by now was not.
+    branches = {name: store.refs.get(tracking_name(remote.name, name)) for name in report.refs if _is_branch(name)}
     with store.lock.hold("fetch"):
         have = store.refs.list(BRANCHES) | store.refs.list(TAGS)
-        for name in have.keys() - published.refs.keys():  # first: `a` is in the way of a new `a/b`
+        for name in have.keys() - report.refs.keys():  # first: `a` is in the way of a new `a/b`
             store.refs.move(name, have[name], None, message="mirror")
-        for name, commit in published.refs.items():
-            if name.startswith((BRANCHES, TAGS)) and store.index.has([commit]):
+        for name, commit in branches.items():
+            if commit is not None and commit != have.get(name):
                 store.refs.move(name, have.get(name), commit, message="mirror")
-        head = Head(published.head or BRANCHES + DEFAULT_BRANCH)
+        head = Head(report.head or BRANCHES + DEFAULT_BRANCH)
         if store.refs.head() != head:
             store.refs.set_head(head)
+    return report
+
+
+def _is_branch(name: str) -> bool:
+    return name.startswith(BRANCHES)

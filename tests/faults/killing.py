@@ -27,6 +27,7 @@ from shardfs.store import packs as pack_files
 from shardfs.store.index import Index
 from shardfs.store.store import Store
 from shardfs.transfer.fetch import fetch
+from shardfs.transfer.filters import Filter
 from shardfs.transfer.push import RefUpdate, push
 from shardfs.transfer.reader import Reader
 from tests import stores
@@ -191,7 +192,7 @@ class Fetch(Operation):
         store = Store(root / "local")
         remote = DirectoryRemote(root / "server")
         fetch(store, remote)
-        fetch(store, remote, full=True)
+        fetch(store, remote, wanted=Filter(everything=True))
         remote.close()
         store.close()
 

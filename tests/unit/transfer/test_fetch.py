@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, RepositoryNotFoundError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.history.walk import ancestors
+from shardfs.remotes.directory import DirectoryRemote
 from shardfs.store.index import LOCAL, Location
 from shardfs.store.store import Store
-from shardfs.transfer.fetch import FetchReport, fetch, learn_packs
+from shardfs.transfer.fetch import FetchReport, fetch, learn_packs, plan_fetch
+from shardfs.transfer.filters import Filter
 from tests import stores
 from tests.stores import CHUNK_SIZE, commit, flip, noise
 from tests.unit.transfer.conftest import Side, Watched
 
 TRACKING = "refs/remotes/origin/main"
+ALL = Filter(everything=True)
 DATA = noise(1, 100 * CHUNK_SIZE)
 
 
@@ -96,26 +101,34 @@ def test_chunks_that_were_packed_with_newer_versions_are_found(
 
 def test_full_copies_packs(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
     progress: list[tuple[int, int | None]] = []
-    fetch(local.store, remote, full=True, progress=lambda done, total, _: progress.append((done, total)))
+    fetch(local.store, remote, wanted=ALL, progress=lambda done, total, _: progress.append((done, total)))
     assert local.store.index.packs(LOCAL) == server.index.packs(LOCAL)
     assert local.store.index.packs("origin") == server.index.packs(LOCAL)
     assert progress[-1][0] == progress[-1][1] == sum(server.index.packs(LOCAL).values())
     remote.calls.clear()
-    fetch(local.store, remote, full=True)
+    fetch(local.store, remote, wanted=ALL)
     assert "read_pack" not in remote.calls
 
 
 def test_full_after_a_lazy_fetch(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
     fetch(local.store, remote)
-    fetch(local.store, remote, full=True)
+    fetch(local.store, remote, wanted=ALL)
     assert _objects_here(server) <= _objects_here(local.store)
 
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("failing", range(5))
 def test_an_interrupted_fetch_goes_on(
-    local: Side, remote: Watched, server: Store, tip: CommitId, failing: int, full: bool
+    local: Side,
+    remote: Watched,
+    server: Store,
+    tip: CommitId,
+    failing: int,
+    full: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("shardfs.transfer.download._AHEAD", 1)  # one request at a time: what came before is here
+
     def fail(_: str) -> None:
         if len(remote.calls) == failing:
             remote.calls.append("failed")
@@ -124,9 +137,9 @@ def test_an_interrupted_fetch_goes_on(
 
     remote.before = fail
     with pytest.raises(RemoteUnavailableError):
-        fetch(local.store, remote, full=full)
+        fetch(local.store, remote, wanted=Filter(everything=full))
     assert local.store.refs.get(TRACKING) is None
-    fetch(local.store, remote, full=full)
+    fetch(local.store, remote, wanted=Filter(everything=full))
     assert local.store.refs.get(TRACKING) == tip
     if full:
         assert remote.read_bytes <= sum(server.index.packs().values())
@@ -136,7 +149,7 @@ def test_an_interrupted_fetch_goes_on(
 def test_large_tables_and_objects_before_the_tail(
     local: Side, remote: Watched, server: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardfs.transfer.fetch.TAIL_GUESS", 100)
+    monkeypatch.setattr("shardfs.transfer.learning.TAIL_GUESS", 100)
     tip = commit(server, {f"folder{i}/file": b"%d" % i for i in range(300)})
     fetch(local.store, remote)
     assert local.store.refs.get(TRACKING) == tip
@@ -208,7 +221,7 @@ def test_a_damaged_table_is_an_error(local: Side, remote: Watched, server: Store
     with pytest.raises(RemoteProtocolError, match="damaged"):
         fetch(local.store, remote)
     with pytest.raises(RemoteProtocolError):
-        fetch(local.store, remote, full=True)
+        fetch(local.store, remote, wanted=ALL)
     assert local.store.refs.get(TRACKING) is None
 
 
@@ -218,3 +231,63 @@ def test_no_repository(local: Side, remote: Watched, server: Store) -> None:
     with pytest.raises(RepositoryNotFoundError):
         fetch(local.store, remote)
     assert isinstance(FetchReport(), FetchReport)
+
+
+def test_packs_that_are_packed_anew_meanwhile_are_looked_for_again(
+    local: Side, remote: Watched, server: Store, tip: CommitId
+) -> None:
+    def pack_anew(what: str) -> None:
+        if what == "read_pack":
+            remote.before = lambda _: None
+            _pack_anew(server)
+
+    for wanted in (Filter(), ALL):
+        remote.before = pack_anew
+        fetch(local.store, remote, wanted=wanted)
+        assert local.store.refs.get(TRACKING) == tip
+        assert local.store.index.packs("origin") == server.index.packs(LOCAL)
+    assert local.store.index.packs(LOCAL).keys() >= server.index.packs(LOCAL).keys()
+
+
+def test_a_damaged_object_comes_from_another_remote(
+    local: Side, remote: Watched, server: Store, tip: CommitId, tmp_path: Path
+) -> None:
+    shutil.copytree(server.layout.root, tmp_path / "backup")
+    backup = DirectoryRemote(tmp_path / "backup", name="backup")
+    bad = next((p, e) for p, e in stores.local_entries(server, [Kind.COMMIT]) if e.id == tip)
+    flip(server.layout.pack(bad[0]), bad[1].offset + 3)
+    local.store.index.add_packs(
+        ((pack, size, server.index.entries(pack)) for pack, size in server.index.packs().items()), place="backup"
+    )
+    report = fetch(local.store, remote, others=lambda _: backup)
+    assert report.conflicts == []
+    assert local.store.refs.get(TRACKING) == tip
+    shutil.rmtree(tmp_path / "backup")
+    assert len(list(ancestors(Side(local.store).objects, [tip]))) == 3
+
+
+def test_a_branch_filter_follows_its_branches_and_the_tags_in_their_history(
+    local: Side, remote: Watched, server: Store, tip: CommitId
+) -> None:
+    server.refs.move("refs/tags/v1", None, tip)
+    other = commit(server, {"x": b"1"}, branch="exp/one", parents=())
+    server.refs.move("refs/tags/other", None, other)
+    wanted = Filter(branches=("ma*",))
+    planned = plan_fetch(local.store, remote, wanted=wanted)
+    assert TRACKING in {move.name for move in planned.moves}
+    fetch(local.store, remote, wanted=wanted)
+    assert local.store.refs.list() == {TRACKING: tip, "refs/tags/v1": tip}
+    fetch(local.store, remote, wanted=Filter(branches=("exp/*",)), prune=True)
+    assert set(local.store.refs.list()) == {"refs/remotes/origin/exp/one", "refs/tags/v1", "refs/tags/other"}
+
+
+@pytest.mark.parametrize("wanted", [Filter(), ALL])
+def test_the_bytes_of_a_plan_are_those_that_come(
+    local: Side, remote: Watched, server: Store, tip: CommitId, wanted: Filter
+) -> None:
+    planned = plan_fetch(local.store, remote, wanted=wanted)
+    assert [(move.name, move.new) for move in planned.moves] == [(TRACKING, tip)]
+    assert local.store.refs.list() == {}
+    report = fetch(local.store, remote, wanted=wanted)
+    assert (planned.packs, planned.bytes) == (report.packs, report.bytes) == (3, remote.read_bytes)
+    assert plan_fetch(local.store, remote, wanted=wanted) == ([], 0, 0, 0, 0)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from shardfs.errors import RemoteProtocolError, RemoteUnavailableError
+from shardfs.formats.ids import PackId
+from shardfs.formats.ref import PackSize
+from shardfs.remotes.directory import DirectoryRemote
+from shardfs.store.index import LOCAL
+from shardfs.store.store import Store
+from shardfs.transfer.download import PackSource, download
+from tests.stores import CHUNK_SIZE, commit, flip, noise
+from tests.unit.transfer.conftest import Side, Watched
+
+
+@pytest.fixture
+def packs(server: Store) -> list[PackSize]:
+    """Packs of a few ranges each, at the server."""
+    for seed in range(4):
+        commit(server, {"a": noise(seed, (seed + 1) * 20 * CHUNK_SIZE)})
+    return [PackSize(id_, size) for id_, size in server.index.packs(LOCAL).items()]
+
+
+@pytest.fixture(autouse=True)
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardfs.transfer.download._RANGE", 50_000)
+    monkeypatch.setattr("shardfs.transfer.download._AHEAD", 400_000)
+
+
+def _run(local: Side, packs: list[PackSize], *sources: PackSource) -> dict[PackId, bool]:
+    return {pack.id: there for pack, there in download(local.store, packs, lambda _: sources, lambda _: None)}
+
+
+def test_several_packs_come_in_ranges(local: Side, remote: Watched, server: Store, packs: list[PackSize]) -> None:
+    assert all(_run(local, packs, remote).values())
+    assert local.store.index.packs(LOCAL) == server.index.packs(LOCAL)
+    assert remote.read_bytes == sum(pack.size for pack in packs)
+    assert len(remote.calls) > len(packs)
+    assert not list(local.store.layout.tmp.iterdir())
+    assert local.store.layout.info_packs.read_bytes() == server.layout.info_packs.read_bytes()
+
+
+def test_who_breaks_down_in_the_middle_is_replaced(
+    local: Side, remote: Watched, server: Store, packs: list[PackSize]
+) -> None:
+    def fail(_: str) -> None:
+        if len(remote.calls) >= 3:
+            msg = "broken line"
+            raise RemoteUnavailableError(msg)
+
+    remote.before = fail
+    assert all(_run(local, packs, remote, DirectoryRemote(server.layout.root)).values())
+    remote.before = lambda _: None
+
+
+def test_wrong_bytes_are_never_visible_and_another_is_asked(
+    local: Side, remote: Watched, server: Store, packs: list[PackSize], tmp_path: Path
+) -> None:
+    shutil.copytree(server.layout.root, tmp_path / "good")
+    flip(server.layout.pack(packs[1].id), 70_000)
+    with pytest.raises(RemoteProtocolError, match=packs[1].id.hex()[:12]):
+        _run(local, packs, remote)
+    assert packs[1].id not in local.store.index.packs(LOCAL)
+    assert not local.store.layout.pack(packs[1].id).exists()
+    assert all(_run(local, packs, remote, DirectoryRemote(tmp_path / "good")).values())
+    assert local.store.layout.pack(packs[1].id).read_bytes() != server.layout.pack(packs[1].id).read_bytes()
+
+
+def test_what_nobody_has_any_more_keeps_nothing_else_back(
+    local: Side, remote: Watched, server: Store, packs: list[PackSize]
+) -> None:
+    server.drop_packs([packs[0].id])
+    found = _run(local, packs, remote)
+    assert found == {pack.id: pack != packs[0] for pack in packs}
+
+
+def test_what_came_whole_before_a_failure_stays(
+    local: Side, remote: Watched, packs: list[PackSize], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardfs.transfer.download._AHEAD", 1)
+    first = len(range(0, packs[0].size, 50_000))
+
+    def fail(_: str) -> None:
+        if len(remote.calls) > first:
+            msg = "broken line"
+            raise RemoteUnavailableError(msg)
+
+    remote.before = fail
+    with pytest.raises(RemoteUnavailableError):
+        _run(local, packs, remote)
+    assert local.store.index.packs(LOCAL).keys() == {packs[0].id}
