@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -102,18 +102,18 @@ class _Download:
         """Packs as files in the folder, whole and durable; None for those that no source has."""
         todo = list(wanted)
         parts = [part for pack in todo for part in _parts(pack)]
-        blocks = in_order(self._block, parts, threads=_PARALLEL, ahead=_AHEAD, size=lambda part: part.size)
-        for pack in todo:
-            is_good = self._write(pack, (next(blocks) for _ in _parts(pack)))
-            error = self._failed.get(pack.id)
-            if isinstance(error, PackNotFoundError):
-                yield pack, None
-                continue
-            if error is not None:
-                raise error
-            if not is_good:
-                self._again(pack)
-            yield pack, self._folder.pack(pack.id)
+        with closing(in_order(self._block, parts, threads=_PARALLEL, ahead=_AHEAD, size=lambda p: p.size)) as blocks:
+            for pack in todo:
+                is_good = self._write(pack, (next(blocks) for _ in _parts(pack)))
+                error = self._failed.get(pack.id)
+                if isinstance(error, PackNotFoundError):
+                    yield pack, None
+                    continue
+                if error is not None:
+                    raise error
+                if not is_good:
+                    self._again(pack)
+                yield pack, self._folder.pack(pack.id)
 
     def _block(self, part: _Part) -> bytes | None:
         """One range; None when it cannot be had, for a reason that is remembered."""

@@ -174,6 +174,16 @@ def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
         index.remove_packs(known.keys() - listed.keys(), place=place)
 
 
+def learn_tables(store: Store, remote: Remote) -> None:
+    """Learn what is in all packs of a remote now; no ref moves. For those that cannot say which ids they have.
+
+    Raises:
+        RemoteError, RepositoryNotFoundError: by the remote.
+        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+    """
+    _Fetch(store, remote, FetchReport(), no_other, no_progress).run(full=False)
+
+
 def _learn_soon(store: Store, learner: Learner, pack: PackSize) -> bool:
     """Learn one pack with its objects; False when another process holds the lock, or nobody may write here."""
     try:

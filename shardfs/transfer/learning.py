@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,12 +79,13 @@ class Learner:
         """
         waiting: list[Learned] = []
         size = 0
-        for one in in_order(self._read, packs, threads=_PARALLEL, ahead=_AHEAD):
-            waiting.append(one)
-            size += sum(len(payload) for _, payload in one.payloads)
-            if size >= _FLUSH_SIZE:
-                yield from self._keep(waiting)
-                waiting, size = [], 0
+        with closing(in_order(self._read, packs, threads=_PARALLEL, ahead=_AHEAD)) as arriving:
+            for one in arriving:
+                waiting.append(one)
+                size += sum(len(payload) for _, payload in one.payloads)
+                if size >= _FLUSH_SIZE:
+                    yield from self._keep(waiting)
+                    waiting, size = [], 0
         yield from self._keep(waiting)
 
     def _read(self, pack: PackSize) -> Learned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -33,7 +33,7 @@ def in_order(
     threads: int,
     ahead: int,
     size: Callable[[_Item], int] = lambda _: 1,
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """The results of `work` on items, in order, computed by several threads.
 
     Args:
