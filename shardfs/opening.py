@@ -51,8 +51,9 @@ def clone(url: str, path: Path, *, full: bool = False, progress: Progress | None
 def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress | None) -> None:
     repo.add_remote("origin", url)
     published = repo.remote("origin").refs()
-    repo.fetch("origin", full=full, progress=progress)
+    fetched = repo.fetch("origin", full=full, progress=progress)
     branch = (published.head or BRANCHES + DEFAULT_BRANCH).removeprefix(BRANCHES)
+    fetched.check_followed(repo.store.refs, "origin", BRANCHES + branch)
     tip = repo.ref(f"{REMOTES}origin/{branch}")
     repo.store.refs.set_head(Head(BRANCHES + branch))
     if tip is not None:

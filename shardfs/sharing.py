@@ -78,11 +78,12 @@ class Sharing(Caching):
 
         Raises:
             NotFastForwardError: both have commits that the other lacks.
+            RemoteProtocolError: not all that the remote's branch needs could be had.
         """
         from shardfs.transfer import pull
 
         name = self._branch(branch)
-        self.fetch(remote, progress=progress)
+        self.fetch(remote, progress=progress).check_followed(self.store.refs, remote, BRANCHES + name)
         return pull.fast_forward(
             self.store,
             self.objects,

@@ -12,7 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from shardfs.errors import FormatError, IntegrityError, LockedError, NotFoundError, PackNotFoundError, ReadOnlyError
+from shardfs.errors import (
+    FormatError,
+    IntegrityError,
+    LockedError,
+    NotFoundError,
+    PackNotFoundError,
+    ReadOnlyError,
+    RemoteProtocolError,
+)
 from shardfs.formats.ids import CommitId, Kind, PackId
 from shardfs.formats.ref import BRANCHES, TAGS, PackSize, RefMove
 from shardfs.history.objects import Objects
@@ -20,6 +28,7 @@ from shardfs.history.walk import ancestors
 from shardfs.progress import Progress, no_progress
 from shardfs.remotes.base import Remote, RemoteRefs, read_pack_tail
 from shardfs.store.index import LOCAL, Index
+from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
 from shardfs.transfer.download import PackSource, download
 from shardfs.transfer.filters import Filter
@@ -56,6 +65,16 @@ class FetchReport:
     objects: int = 0
     bytes: int = 0
     kept: int = 0
+
+    def check_followed(self, refs: RefStore, remote: str, name: str) -> None:
+        """Return if what follows a ref of the remote is where that is, or if the remote has no such ref.
+
+        Raises:
+            RemoteProtocolError: not all that it needs could be had.
+        """
+        if name in self.refs and refs.get(tracking_name(remote, name)) != self.refs[name]:
+            msg = f"{remote} does not give all of {name}: {'; '.join(self.conflicts)}"
+            raise RemoteProtocolError(msg)
 
 
 class FetchPlan(NamedTuple):

@@ -72,6 +72,7 @@ class FaultProxy:
     def __init__(self, upstream: str, *, tls: Path | None = None) -> None:
         self.weather = Weather()
         self._guard = threading.Lock()
+        self._refusing = threading.Lock()
         self._answers: dict[str, Answer] = {}
         self._tls = None
         if tls is not None:
@@ -172,12 +173,16 @@ class FaultProxy:
         return fault, chance
 
     def _refuse(self, weather: Weather) -> None:
-        """Listen to nobody for a while. The socket stays bound, so that the port stays ours."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RD)
-            weather.ended.wait(_REFUSED_S)
-        if not self._closed:
-            self._listener.listen(128)
+        """Listen to nobody for a while. The socket stays bound, so that the port stays ours.
+
+        One at a time: connections to a socket that was shut down twice count as shut down themselves.
+        """
+        if self._refusing.acquire(blocking=False):
+            with suppress(OSError):  # closed meanwhile
+                self._listener.shutdown(socket.SHUT_RD)
+                weather.ended.wait(_REFUSED_S)
+                self._listener.listen(128)
+            self._refusing.release()
 
 
 def _listener() -> tuple[socket.socket, int]:

@@ -200,6 +200,9 @@ def test_a_damaged_object_keeps_its_refs_back_and_no_others(
     assert local.store.refs.get(TRACKING) is None
     assert local.store.refs.get("refs/remotes/origin/other") == other
     assert any("not complete" in line for line in report.conflicts)
+    report.check_followed(local.store.refs, "origin", "refs/heads/other")
+    with pytest.raises(RemoteProtocolError, match="not complete"):
+        report.check_followed(local.store.refs, "origin", "refs/heads/main")
 
 
 def test_an_object_that_came_damaged_is_asked_for_again(
