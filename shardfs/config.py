@@ -28,8 +28,12 @@ KEYS: Final[Mapping[str, str]] = {
     "cache.files": "cache_files",
     "memory.budget": "memory_budget",
     "remote.deadline": "deadline_s",
+    "remote.default": "default_remote",
     "remote.order": "remote_order",
     "remote.offline": "offline",
+    "remote.bwlimit": "bwlimit",
+    "remote.ca_file": "ca_file",
+    "remote.client_cert": "client_cert",
     "lock.wait": "lock_wait_s",
     "store.chain_depth": "chain_depth",
 }
@@ -60,7 +64,11 @@ class Settings:
     lock_wait_s: float = 120.0
     chain_depth: int = 8
     offline: bool = False
+    default_remote: str = ""
     remote_order: str = ""
+    bwlimit: int = 0
+    ca_file: str = ""
+    client_cert: str = ""
     remotes: Mapping[str, str] = field(default_factory=dict)
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     upstreams: Mapping[str, str] = field(default_factory=dict)
@@ -157,6 +165,7 @@ def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> 
         "cache_size": ("cache", "size", "SHARDFS_CACHE_SIZE"),
         "cache_min_free": ("cache", "min_free", "SHARDFS_CACHE_MIN_FREE"),
         "memory_budget": ("memory", "budget", "SHARDFS_MEMORY_BUDGET"),
+        "bwlimit": ("remote", "bwlimit", "SHARDFS_BWLIMIT"),
     }
     seconds = {
         "deadline_s": ("remote", "deadline", "SHARDFS_DEADLINE"),
@@ -179,7 +188,10 @@ def _typed(raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> 
     return Settings(
         author=_text(value("user", "author", "SHARDFS_AUTHOR"), "user.author") or _default_author(),
         cache_dir=Path(cache_dir).expanduser() if cache_dir else cache_home() / "chunks",
+        default_remote=_text(value("remote", "default", "SHARDFS_REMOTE"), "remote.default") or "",
         remote_order=order,
+        ca_file=_text(value("remote", "ca_file", "SHARDFS_CA_FILE"), "remote.ca_file") or "",
+        client_cert=_text(value("remote", "client_cert", "SHARDFS_CLIENT_CERT"), "remote.client_cert") or "",
         remotes=_ordered(_remotes(raw.get("remote", {})), order),
         filters=_filters(raw.get("remote", {})),
         upstreams=_upstreams(raw.get("branch", {})),

@@ -21,11 +21,13 @@ from shardfs.errors import (
     RemoteUnreachableError,
     StoreError,
 )
-from shardfs.remotes import redirects
+from shardfs.remotes import cancelling, redirects
 from shardfs.remotes.address import Address
 from shardfs.remotes.answers import BodyReader
-from shardfs.remotes.connection import Connection, Pool, Timeouts
+from shardfs.remotes.connection import Connection, Pool
 from shardfs.remotes.credentials import Authorization
+from shardfs.remotes.throttle import Throttle
+from shardfs.remotes.timedsocket import Timeouts
 
 _READ_SIZE: Final = 1 << 20
 _MAX_ELSEWHERE: Final = 8  # servers that answers of one remote came from
@@ -103,10 +105,17 @@ class Exchanges:
         authorization: what opens it; shown to no other server.
         tls: how certificates are checked.
         timeouts: limits of each request.
+        throttle: limit of bytes per second.
     """
 
     def __init__(
-        self, place: Address, who: str, authorization: Authorization, tls: ssl.SSLContext | None, timeouts: Timeouts
+        self,
+        place: Address,
+        who: str,
+        authorization: Authorization,
+        tls: ssl.SSLContext | None,
+        timeouts: Timeouts,
+        throttle: Throttle | None = None,
     ) -> None:
         self._place = place
         self._path = "".join(f"/{quote(part, safe='~')}" for part in place.parts)
@@ -114,7 +123,8 @@ class Exchanges:
         self._authorization = authorization
         self._tls = tls
         self._timeouts = timeouts
-        self._pool = Pool(place.host, place.port, tls, timeouts)
+        self._throttle = throttle
+        self._pool = Pool(place.host, place.port, tls, timeouts, throttle)
         self._elsewhere: dict[tuple[str, str, int], Pool] = {}
         self._guard = threading.Lock()
 
@@ -173,7 +183,7 @@ class Exchanges:
                 while len(self._elsewhere) >= _MAX_ELSEWHERE:
                     self._elsewhere.pop(next(iter(self._elsewhere))).close()
                 tls = (self._tls or ssl.create_default_context()) if place.scheme == "https" else None
-                pool = Pool(place.host, place.port, tls, self._timeouts, only_public=is_public)
+                pool = Pool(place.host, place.port, tls, self._timeouts, self._throttle, only_public=is_public)
                 self._elsewhere[place.origin] = pool
             return pool
 
@@ -205,11 +215,12 @@ class Exchanges:
 def _exchange(pool: Pool, connection: Connection, request: Request) -> Answer:
     done = False
     try:
-        request.send(connection)
-        with connection.answer() as response:
-            body = request.read(response)
-            done = response.isclosed() and not response.will_close
-            answer = Answer(response.status, response.headers, body)
+        with cancelling.waiting_for(connection):
+            request.send(connection)
+            with connection.answer() as response:
+                body = request.read(response)
+                done = response.isclosed() and not response.will_close
+                answer = Answer(response.status, response.headers, body)
     finally:
         if done:
             pool.give(connection)

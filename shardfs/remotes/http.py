@@ -32,9 +32,10 @@ from shardfs.remotes import fresh
 from shardfs.remotes.address import address, split
 from shardfs.remotes.answers import MAX_ERROR, BodyReader, RangeReader
 from shardfs.remotes.base import RemoteRefs
-from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.exchange import Answer, Exchanges, Request
+from shardfs.remotes.throttle import Throttle
+from shardfs.remotes.timedsocket import Timeouts
 from shardfs.remotes.upload import pack_path, upload
 
 _MAX_LISTING: Final = 64 << 20  # bytes; 600 000 packs
@@ -54,6 +55,7 @@ class HttpRemote:
         timeouts: limits of each attempt.
         tls: how certificates are checked; None: as the system does.
         authorization: what to show; None: what is found for the URL.
+        throttle: limit of bytes per second.
 
     Raises:
         UsageError: not such a URL.
@@ -69,16 +71,18 @@ class HttpRemote:
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
         authorization: Authorization | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         parts, place = split(url), address(url)
-        shown = f"[{place.host}]" if ":" in place.host else place.host
+        host = f"[{place.host}]" if ":" in place.host else place.host
         path = quote(unquote(parts.path).rstrip("/"), safe="/~")
         self.name = name
-        self.url = f"{parts.scheme}://{shown}{f':{parts.port}' if parts.port else ''}{path}"
+        self.url = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{path}"
         if place.scheme == "https" and tls is None:
             tls = ssl.create_default_context()
         who = f"remote {name} ({self.url})"
-        self._exchanges = Exchanges(place, who, authorization or Authorization(url), tls, timeouts or Timeouts())
+        shown = authorization or Authorization(url)
+        self._exchanges = Exchanges(place, who, shown, tls, timeouts or Timeouts(), throttle)
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""

@@ -11,14 +11,15 @@ from urllib.parse import unquote, urlsplit
 from shardfs import config
 from shardfs.config import Settings
 from shardfs.errors import UsageError
-from shardfs.remotes import plugins
+from shardfs.remotes import plugins, throttle, tls
 from shardfs.remotes.base import Remote
-from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.offline import OfflineRemote
 from shardfs.remotes.retry import RetryingRemote
+from shardfs.remotes.throttle import ThrottledRemote
+from shardfs.remotes.timedsocket import Timeouts
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -27,8 +28,8 @@ def open_remote(url: str, *, name: str = "origin", settings: Settings | None = N
     """The remote at a URL, repeating what can be repeated. Nothing is connected to yet.
 
     Args:
-        url: `http://`, `https://`, `s3://`, `gs://`, `az://` or `file://` URL, one of a scheme that an installed package
-            adds, or a path; a path may be a project, whose `.shardfs` is meant.
+        url: `http://`, `https://`, `s3://`, `gs://`, `az://` or `file://` URL, one of a scheme that an installed
+            package adds, or a path; a path may be a project, whose `.shardfs` is meant.
         name: how the user calls the remote.
         settings: `deadline_s` counts: seconds that one call may wait in all, repeated attempts included; while they
             say `offline`, the remote refuses everything.
@@ -40,7 +41,11 @@ def open_remote(url: str, *, name: str = "origin", settings: Settings | None = N
     remote = _opener(url)(url, name, settings)
     if settings.offline:
         return OfflineRemote(remote)
-    return RetryingRemote(remote, settings.deadline_s)
+    repeating = RetryingRemote(remote, settings.deadline_s)
+    limit = throttle.shared(settings.bwlimit)
+    if limit is not None and not isinstance(remote, HttpRemote):
+        return ThrottledRemote(repeating, limit)
+    return repeating
 
 
 def check_url(url: str) -> None:
@@ -97,7 +102,14 @@ def open_web(url: str, name: str, settings: Settings, authorization: Authorizati
         answer_s=min(usual.answer_s, deadline_s),
         idle_s=min(usual.idle_s, deadline_s),
     )
-    return HttpRemote(url, name=name, timeouts=timeouts, authorization=authorization)
+    return HttpRemote(
+        url,
+        name=name,
+        timeouts=timeouts,
+        tls=tls.context(settings) if url.lower().startswith("https:") else None,
+        authorization=authorization,
+        throttle=throttle.shared(settings.bwlimit),
+    )
 
 
 def _open_object_store(url: str, name: str, settings: Settings) -> Remote:

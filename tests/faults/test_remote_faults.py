@@ -31,9 +31,9 @@ from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
 from shardfs.remotes import deadline
 from shardfs.remotes.base import read_pack_tail
-from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.retry import RetryingRemote
+from shardfs.remotes.timedsocket import Timeouts
 from tests.faults.badserver import Answer, BadServer, answer, bad_server, endless
 
 pytestmark = pytest.mark.network

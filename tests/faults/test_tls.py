@@ -15,8 +15,8 @@ import pytest
 
 from shardfs.errors import RemoteDeniedError, RemoteError, RemoteProtocolError
 from shardfs.formats.ids import CommitId
-from shardfs.remotes.connection import Timeouts
 from shardfs.remotes.http import HttpRemote
+from shardfs.remotes.timedsocket import Timeouts
 from shardfs.store.store import Store
 from tests.stores import MAIN, make_store
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.remotes.connection import Connection, Pool, Timeouts
+from shardfs.remotes.connection import Connection, Pool
+from shardfs.remotes.timedsocket import Timeouts
 from tests.serving import Server, serving
 
 pytestmark = pytest.mark.network

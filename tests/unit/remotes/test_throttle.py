@@ -1,0 +1,100 @@
+"""The limit on bytes per second: kept by all threads together, and by no clock that would call it slow."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shardfs import config
+from shardfs.errors import RemoteError
+from shardfs.formats.ids import PackId
+from shardfs.remotes.http import HttpRemote
+from shardfs.remotes.registry import open_remote
+from shardfs.remotes.throttle import Bucket, Throttle, ThrottledRemote, shared
+from shardfs.remotes.timedsocket import Timeouts
+from tests.faults.badserver import answer, bad_server
+from tests.stores import make_store
+
+PACK = PackId(b"\5" * 32)
+
+
+def ranged(size: int) -> bytes:
+    return answer("206 Partial Content", bytes(size), f"Content-Range: bytes 0-{size - 1}/{size}")
+
+
+def test_threads_share_the_limit() -> None:
+    bucket = Bucket(100_000)
+    started = time.monotonic()
+    threads = [threading.Thread(target=lambda: [bucket.take(1000) for _ in range(15)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started >= 0.45  # 60 000 bytes, of which 10 000 may be made up for
+
+
+def test_unused_time_is_not_saved_for_long() -> None:
+    bucket = Bucket(1000)
+    bucket.take(1)
+    time.sleep(0.3)
+    assert bucket.take(200) >= 0.05
+
+
+def test_one_limit_for_the_process() -> None:
+    assert shared(0) is None
+    assert shared(5000) is shared(5000)
+
+
+@pytest.mark.network
+def test_a_download_keeps_the_limit_and_is_not_called_slow() -> None:
+    size = 40 << 10
+    quick = Timeouts(connect_s=2, answer_s=2, idle_s=0.2, min_bytes_per_s=1 << 20)  # far more than the limit
+    with bad_server(ranged(size)) as server:
+        remote = HttpRemote(server.url, timeouts=quick, throttle=Throttle(64 << 10))
+        started = time.monotonic()
+        assert remote.read_pack(PACK, 0, size) == bytes(size)
+        assert time.monotonic() - started >= 0.4
+        remote.close()
+
+
+@pytest.mark.network
+def test_a_server_that_is_slow_by_itself_is_found_out_still() -> None:
+    quick = Timeouts(connect_s=2, answer_s=2, idle_s=0.2, min_bytes_per_s=1 << 20)
+    with bad_server() as server:
+        head = answer("206 Partial Content", b"", "Content-Range: bytes 0-99999/100000", length=100_000)
+        server._answers = [server.drip(head, b"x" * 10)]
+        remote = HttpRemote(server.url, timeouts=quick, throttle=Throttle(64 << 10))
+        with pytest.raises(RemoteError, match="slower"):
+            remote.read_pack(PACK, 0, 100_000)
+        remote.close()
+
+
+@pytest.mark.network
+def test_an_upload_keeps_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "pack"
+    path.write_bytes(bytes(40 << 10))
+    quick = Timeouts(connect_s=2, answer_s=2, idle_s=0.2, min_bytes_per_s=1 << 20)
+    with bad_server(answer("404 Not Found"), answer("201 Created")) as server:
+        remote = HttpRemote(server.url, timeouts=quick, throttle=Throttle(64 << 10))
+        started = time.monotonic()
+        remote.put_pack(path, PACK)
+        assert time.monotonic() - started >= 0.4
+        remote.close()
+
+
+def test_other_remotes_keep_it_call_by_call(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "remote", 1)
+    pack_id, size = next(iter(store.index.packs().items()))
+    store.close()
+    settings = dataclasses.replace(config.load(None), bwlimit=size * 4)
+    remote = open_remote(str(tmp_path / "remote"), settings=settings)
+    assert isinstance(remote, ThrottledRemote)
+    started = time.monotonic()
+    for _ in range(3):
+        remote.read_pack(pack_id, 0, size)
+    assert time.monotonic() - started >= 0.6
+    remote.close()
