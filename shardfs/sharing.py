@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shardfs import config
 from shardfs.caching import Caching
 from shardfs.formats.ids import CommitId
-from shardfs.formats.ref import REMOTES
+from shardfs.formats.ref import BRANCHES, REMOTES
 from shardfs.history import branches
 from shardfs.progress import Progress
 
