@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from shardfs.errors import RemoteError, RemoteProtocolError
-from shardfs.remotes import deadline
+from shardfs.remotes import deadline, meter
 from shardfs.remotes.objectstore.errors import ConditionUnknownError, is_no_bucket, is_unknown_condition, remote_error
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Bucket:
             obstore.put(
                 self._store(None),
                 name,
-                iter(lambda: file.read(PART_SIZE), b""),
+                _parts(file),
                 attributes=_attributes(name),
                 chunk_size=PART_SIZE,
                 max_concurrency=_PARTS_AT_ONCE,
@@ -196,6 +196,14 @@ class Bucket:
         except (BaseError, FileNotFoundError, ValueError, TimeoutError) as error:
             # What obstore says may hold key ids and signatures: nothing of it goes on, not even as a cause.
             raise remote_error(f"{what} at {self.url}", error) from None
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    """The parts of a file; tells how much of it is sent at least."""
+    while part := file.read(PART_SIZE):
+        yield part
+        meter.tell(max(0, file.tell() - _PARTS_AT_ONCE * PART_SIZE))
+    meter.tell(file.tell())
 
 
 def _attributes(name: str) -> Attributes:

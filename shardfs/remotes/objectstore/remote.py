@@ -166,10 +166,9 @@ class ObjectStoreRemote:
             if self._is_ready:
                 return self._states.newest() or self._states.create_first()
             with suppress(ConditionUnknownError):
-                state = self._states.create_first()
-                self._is_ready = self._states.is_guarded(state)
+                self._is_ready = self._states.is_guarded()
                 if self._is_ready:
-                    return state
+                    return self._states.create_first()
         msg = (
             f"{self.url}: this object store does not know If-None-Match, so pushes could undo each other; "
             "push to a server (`shardfs serve`) instead"

@@ -18,6 +18,8 @@ from shardfs.remotes.objectstore.bucket import Bucket, Listed
 _log = logging.getLogger(__name__)
 
 FOLDER: Final = "refs"
+_GUARD: Final = f"{FOLDER}/guard"
+_GUARD_CONTENT: Final = b"Stores that let this object be made twice take no pushes.\n"
 KEPT: Final = 100  # states that stay when old ones are deleted
 _MAX_SIZE: Final = 64 << 20  # bytes of a state: 500 000 refs
 _TRIES: Final = 3  # of reading the newest state while others add and delete
@@ -63,15 +65,13 @@ class States:
             raise RemoteUnavailableError(msg)
         return state
 
-    def is_guarded(self, state: RefState) -> bool:
+    def is_guarded(self) -> bool:
         """Whether the store refuses to make an object that is there: without that, pushes could undo each other.
 
-        Asked for by making `state`, which is there, again: a store that does not refuse has replaced it by itself.
-
         Raises:
-            RemoteError: by the store.
+            ConditionUnknownError: the store itself says that it does not. RemoteError: by the store.
         """
-        return not self._bucket.create(_path(state.number), state.to_bytes())
+        return not all(self._bucket.create(_GUARD, _GUARD_CONTENT) for _ in range(2))
 
     def add(self, state: RefState) -> bool:
         """Put a state, whose number and `previous` follow the newest one, into force; False when another was faster.
