@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from shardfs import config
 from shardfs.caching import Caching
+from shardfs.errors import UsageError
 from shardfs.formats.ids import CommitId
-from shardfs.formats.ref import BRANCHES, REMOTES
+from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
 from shardfs.history import branches
 from shardfs.progress import Progress
 
@@ -93,23 +94,80 @@ class Sharing(Caching):
             before_move=lambda old, new: self._follow(name, old, new),
         )
 
-    def push(
+    def default_remote(self) -> str:
+        """Name of the remote that is pushed to when none is named: `remote.default`, else origin, or the only one.
+
+        Raises:
+            UsageError: there are several, and nothing says which.
+        """
+        names = list(self.settings.remotes)
+        chosen = self.settings.default_remote or ("origin" if "origin" in names or not names else names[0])
+        if not self.settings.default_remote and chosen != "origin" and len(names) > 1:
+            msg = f"there are several remotes ({', '.join(names)}): name one, or set remote.default"
+            raise UsageError(msg)
+        return chosen
+
+    def push(  # noqa: PLR0913 - options by keyword
         self,
-        remote: str = "origin",
+        remote: str | None = None,
         names: Sequence[str] = (),
         *,
         tags: bool = False,
         force: bool = False,
+        mirror: bool = False,
+        dry_run: bool = False,
+        set_upstream: bool = False,
         progress: Progress | None = None,
     ) -> push.PushReport:
-        """Send what a remote lacks of some branches (none: the current one), then move its refs."""
+        """Send what a remote lacks of some branches and tags, then move its refs.
+
+        Args:
+            remote: its name; None: that of `default_remote`.
+            names: names of branches and tags, or patterns such as "exp/*"; ":name" deletes one at the remote. None:
+                the current branch.
+            tags: all tags, too.
+            force: move branches of the remote even if they lose commits, and tags.
+            mirror: all branches and tags instead, by force; what the remote has beside them is deleted there.
+            dry_run: only say what would be done, to the byte; nothing is sent.
+            set_upstream: the branches are pulled from this remote from now on.
+            progress: told the bytes sent and to send.
+
+        Raises:
+            NotFastForwardError: a ref would lose commits; nothing was sent. RefChangedError: it moved meanwhile.
+            RemoteError: run the same push again, it sends only what is still missing.
+        """
         from shardfs.transfer import push
 
-        wanted = [self._branch(None)] if not names else list(names)
-        updates = push.plan_updates(self.store.refs, self.remote(remote).name, wanted, tags=tags)
-        return push.push(
-            self.store, self.reader, self.objects, self.remote(remote), updates, force=force, progress=progress
+        connection = self.remote(remote or self.default_remote())
+        refs = self.store.refs
+        if mirror:
+            updates = [
+                push.RefUpdate(name, refs.get(name)) for name in sorted({**refs.list(BRANCHES), **refs.list(TAGS)})
+            ]
+        else:
+            wanted = [self._branch(None)] if not names else list(names)
+            updates = push.plan_updates(refs, connection.name, wanted, tags=tags)
+        report = push.push(
+            self.store,
+            self.reader,
+            self.objects,
+            connection,
+            updates,
+            force=force or mirror,
+            prune=mirror,
+            dry_run=dry_run,
+            progress=progress,
         )
+        if set_upstream and not dry_run:
+            self._set_upstreams(connection.name, [update.name for update in updates if update.new is not None])
+        return report
+
+    def _set_upstreams(self, remote: str, names: Sequence[str]) -> None:
+        with self._writable().lock.hold("push"):
+            for name in names:
+                if name.startswith(BRANCHES):
+                    config.set_upstream(self.store.layout.config, name.removeprefix(BRANCHES), remote)
+        self.settings = config.load(self.store_path / "config.toml")
 
     def refresh(self) -> None:
         """Bring a view of a remote up to date; does nothing for other repositories, and offline where there is one."""

@@ -67,6 +67,8 @@ class PushReport:
     """What a push did, or would do.
 
     Attributes:
+        remote: name of the remote.
+        url: where it is, without credentials.
         dry_run: nothing was sent and no ref moved; all else says what would be.
         moved: refs that moved at the remote.
         rejected: refs that may not move, because of which a push would do nothing at all; only of a dry run.
@@ -79,6 +81,8 @@ class PushReport:
             each as it would be uncompressed: the most that it can be. All other bytes are exact.
     """
 
+    remote: str
+    url: str
     dry_run: bool = False
     moved: list[RefMove] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
@@ -155,7 +159,7 @@ def push(  # noqa: PLR0913 - options by keyword
         OutOfSpaceError, ReadOnlyError, StoreError: by the disk here.
     """
     published = _published(remote)
-    report = PushReport(dry_run=dry_run)
+    report = PushReport(remote.name, remote.url, dry_run)
     moves: list[RefMove] = []
     gone = published.refs.keys() - {update.name for update in updates} if prune else set()
     for update in [*updates, *(RefUpdate(name, None) for name in sorted(gone))]:

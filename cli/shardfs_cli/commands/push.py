@@ -2,51 +2,129 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from shardfs.errors import ShardfsError
 from shardfs_cli import output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
+from shardfs_cli.exit_status import ExitStatus, status_of
 from shardfs_cli.moves import move_json, move_line
+from shardfs_cli.output import Output
 from shardfs_cli.progress import bar
+
+if TYPE_CHECKING:
+    from shardfs.transfer.push import PushReport
 
 
 @define(
     "push",
     exits=READS_AND_WRITES,
-    examples=("shardfs push", "shardfs push origin main --tags", "shardfs push backup experiment --force"),
+    examples=(
+        "shardfs push",
+        "shardfs push origin main --tags",
+        "shardfs push origin 'exp/*' --dry-run",
+        "shardfs push backup :old-branch   # deletes it there",
+        "shardfs push --all",
+        "shardfs push backup --mirror",
+    ),
 )
-@click.argument("remote", default="origin")
+@click.argument("remote", required=False)
 @click.argument("branches", nargs=-1)
+@click.option("--all", "everywhere", is_flag=True, help="To every remote in turn; what stands for REMOTE is a branch.")
 @click.option("--tags", is_flag=True, help="Also all tags.")
+@click.option("--mirror", is_flag=True, help="All branches and tags, by force; delete there what is gone here.")
 @click.option("--force", is_flag=True, help="Move a branch of the remote even if it loses commits.")
-@click.pass_obj
-def command(context: Context, remote: str, branches: tuple[str, ...], *, tags: bool, force: bool) -> None:
-    """Send what REMOTE (default: origin) lacks of BRANCHES (default: the current one), then move its refs.
+@click.option("--dry-run", is_flag=True, help="Only tell what would be sent and moved.")
+@click.option("-u", "--set-upstream", is_flag=True, help="Pull the branches from this remote from now on.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    remote: str | None,
+    branches: tuple[str, ...],
+    *,
+    everywhere: bool,
+    mirror: bool,
+    **options: bool,
+) -> None:
+    """Send what REMOTE lacks of BRANCHES (default: the current one), then move its refs.
 
-    An interrupted push goes on where it was when it is run again.
+    A branch may be a pattern such as 'exp/*', or :NAME to delete one at the remote. REMOTE is by default what the
+    setting remote.default says, else origin, or the only one there is. An interrupted push goes on where it was when
+    it is run again.
     """
+    context = ctx.ensure_object(Context)
     out = context.output
-    with context.repository() as repository, bar(context, "push") as progress:
-        report = repository.push(remote, branches, tags=tags, force=force, progress=progress)
-        url = repository.remotes()[remote]
+    if everywhere and remote is not None:
+        branches = (remote, *branches)
+    if mirror and (branches or options["tags"]):
+        msg = "--mirror pushes all branches and tags; name none"
+        raise click.UsageError(msg)
+    documents: list[dict[str, Any]] = []
+    status = ExitStatus.DONE
+    with context.repository() as repository:
+        targets: list[str | None] = list(repository.remotes()) if everywhere else [remote]
+        for name in targets:
+            try:
+                with bar(context, "push") as progress:
+                    report = repository.push(name, branches, mirror=mirror, progress=progress, **options)
+            except ShardfsError as error:
+                if name is None or not everywhere:
+                    raise
+                status = status or status_of(error)
+                out.warn(output.name(f"{name}: {error}"))
+                failure = {"error": str(error), "kind": type(error).__name__, "exit": int(status_of(error))}
+                documents.append({"remote": name, "report": None, "error": failure})
+                continue
+            documents.append({"remote": report.remote, "report": _document(report), "error": None})
+            _tell(out, report)
+            if report.rejected:
+                status = status or ExitStatus.CONFLICT
     if out.json:
-        out.document(
+        out.document(documents if everywhere else documents[0]["report"])
+    ctx.exit(status)
+
+
+def _document(report: PushReport) -> dict[str, Any]:
+    return {
+        "remote": report.remote,
+        "url": report.url,
+        "dry_run": report.dry_run,
+        "moved": [move_json(move) for move in report.moved],
+        "rejected": [
             {
-                "remote": remote,
-                "url": url,
-                "moved": [move_json(move) for move in report.moved],
-                "up_to_date": report.up_to_date,
-                "packs": report.packs,
-                "objects": report.objects,
-                "bytes": report.bytes,
+                "ref": r.name,
+                "old": r.old.hex() if r.old else None,
+                "new": r.new.hex() if r.new else None,
+                "why": r.reason,
             }
-        )
+            for r in report.rejected
+        ],
+        "up_to_date": report.up_to_date,
+        "packs": report.packs,
+        "objects": report.objects,
+        "chunks": report.chunks,
+        "encoded": report.encoded,
+        "bytes": report.bytes,
+    }
+
+
+def _tell(out: Output, report: PushReport) -> None:
+    url = output.name(report.url)
+    if not report.moved and not report.rejected:
+        out.note(f"{url} is up to date")
         return
-    if not report.moved:
-        out.note(f"{output.name(url)} is up to date")
-        return
-    out.note(f"to {output.name(url)}: {output.size(report.bytes)} in {output.count(report.packs, 'pack')}")
+    if report.dry_run:
+        about = "at most " if report.encoded else ""
+        counts = f"{output.count(report.packs, 'pack')} with {output.count(report.chunks, 'chunk')}"
+        out.note(f"to {url}: would send {about}{report.bytes} bytes ({output.size(report.bytes)}) in {counts}")
+    else:
+        out.note(f"to {url}: {output.size(report.bytes)} in {output.count(report.packs, 'pack')}")
     for move in report.moved:
         out.note(move_line(move))
+    for refused in report.rejected:
+        out.note(f"  rejected: {output.name(refused.reason)}")
