@@ -8,9 +8,10 @@ from typing import Final
 
 _NAME: Final = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _HELP: Final = re.compile(rf"# HELP ({_NAME}) ((?:[^\\\n]|\\\\|\\n)+)")
-_TYPE: Final = re.compile(rf"# TYPE ({_NAME}) (counter|gauge|untyped)")
+_TYPE: Final = re.compile(rf"# TYPE ({_NAME}) (counter|gauge|untyped|histogram)")
 _LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\n|\\")*)"(?:,|$)')
 _SAMPLE: Final = re.compile(rf'({_NAME})(?:\{{((?:[^"}}]|"(?:[^"\\]|\\.)*")*)\}})? (\S+)')
+_HISTOGRAM: Final = ("_bucket", "_sum", "_count")
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", '\\"': '"'}
 
 Labels = tuple[tuple[str, str], ...]
@@ -18,7 +19,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass
 class Family:
-    """One metric: what it is and its samples by their labels."""
+    """One metric: what it is, and its samples by labels; a suffix of its name is a label without a name."""
 
     help: str
     kind: str = ""
@@ -46,9 +47,11 @@ def parse(page: str) -> dict[str, Family]:
         else:
             sample = _SAMPLE.fullmatch(line)
             assert sample is not None, f"no sample: {line!r}"
-            assert sample[1] == current
-            assert found[current].kind
-            labels = _labels(sample[2] or "")
+            kind = found[current].kind
+            assert kind
+            suffix = sample[1].removeprefix(current)
+            assert suffix in (_HISTOGRAM if kind == "histogram" else ("",)), f"not of {current}: {line!r}"
+            labels = (*((("", suffix),) if suffix else ()), *_labels(sample[2] or ""))
             assert labels not in found[current].samples, f"comes twice: {line!r}"
             found[current].samples[labels] = float(sample[3])
     assert all(name.endswith("_total") == (family.kind == "counter") for name, family in found.items())

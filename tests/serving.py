@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from shardfs.server.access import Access
 from shardfs.server.app import run
+from shardfs.server.process import Edge
 from shardfs.server.tokens import Permission
 allowed = [word.split("=")[1] for word in sys.argv if word.startswith("anonymous=")] or ["ADMIN"]
 run(
@@ -23,6 +24,7 @@ run(
     read_only="read-only" in sys.argv,
     create="no-create" not in sys.argv,
     access=Access(Path(sys.argv[1]), anonymous=Permission[allowed[-1]], trust_proxy="trust-proxy" in sys.argv),
+    edge=Edge(grace_s=3),
 )
 """
 
@@ -47,7 +49,20 @@ def serving(root: Path, *flags: str) -> Iterator[Server]:
 
     Everybody may do everything there, unless a flag says `anonymous=NONE`, `READ` or `WRITE`.
     """
-    command = [sys.executable, "-c", _PROGRAM, str(root), *flags]
+    with _running([sys.executable, "-c", _PROGRAM, str(root), *flags]) as server:
+        yield server
+
+
+@contextmanager
+def shardfs_serve(root: Path, *options: str) -> Iterator[Server]:
+    """The same by the command, with its options."""
+    command = [sys.executable, "-m", "shardfs_cli", "serve", "--root", str(root), "--listen", "127.0.0.1:0"]
+    with _running([*command, "--anonymous", "admin", *options]) as server:
+        yield server
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[Server]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import logging
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from shardfs import __version__
 from shardfs.errors import StoreError
-from shardfs.server.access import Access
+from shardfs.exposition import CONTENT_TYPE
+from shardfs.server.access import Access, caller_of
 from shardfs.server.failures import Handler, answer_failures
 from shardfs.server.handlers import Handlers
+from shardfs.server.limits import Limits
+from shardfs.server.process import REPOSITORIES, Edge, is_loopback, serve
 from shardfs.server.quota import Quotas
 from shardfs.server.recording import begin, recorder
 from shardfs.server.repositories import Repositories
-from shardfs.server.routes import parse_path
+from shardfs.server.routes import Target, parse_path
+from shardfs.server.slow import mark_request
 from shardfs.server.tokens import Permission
+from shardfs.server.traffic import ADDRESS, ENDPOINT, TRAFFIC, WHO, Traffic, measure
+
+Page = Callable[[web.Request], web.Response]
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8750
 _THREADS: Final = 16
-_SHUTDOWN_S: Final = 5.0  # how long requests in progress may go on after SIGTERM
-_CANCEL_S: Final = 2.0  # and answers that are being sent, and handlers that must be cancelled
-_KEEPALIVE_S: Final = 75.0
+_UPLOADS: Final = frozenset({("PUT", "pack"), ("PUT", "block"), ("PUT", "manifest")})
 
 
 def make_app(
-    root: Path, *, read_only: bool = False, create: bool = True, access: Access | None = None
+    root: Path,
+    *,
+    read_only: bool = False,
+    create: bool = True,
+    access: Access | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
 ) -> web.Application:
     """An aiohttp application that serves the repositories below `root`.
 
@@ -46,74 +52,113 @@ def make_app(
         read_only: refuse everything that changes something.
         create: make a repository when something is put into it.
         access: who may do what; by default only those with a token.
+        limits: of clients; those of connections are kept by the process that serves.
     """
     rules = access or Access(root)
     repositories = Repositories(root, read_only=read_only, create=create)
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shardfs-serve")
     handlers = Handlers(repositories, threads, rules, Quotas(rules.quota))
+    app = assemble(handlers, threads, rules, limits, repositories.close)
+    app[REPOSITORIES] = repositories
+    return app
+
+
+class Endpoints(Protocol):
+    """What answers requests."""
+
+    def find(
+        self, method: str, target: Target, /
+    ) -> Callable[[web.Request, Target], Awaitable[web.StreamResponse]] | None:
+        """The handler for a method on a target; None: there is none."""
+        ...
+
+    def methods(self, target: Target, /) -> list[str]:
+        """Methods that a target allows."""
+        ...
+
+
+def assemble(
+    handlers: Endpoints, threads: ThreadPoolExecutor, rules: Access, limits: Limits, close: Callable[[], None]
+) -> web.Application:
+    """An application around some endpoints.
+
+    Args:
+        handlers: the endpoints.
+        threads: on which they do what blocks; ended with the application.
+        rules: who may do what.
+        limits: of clients.
+        close: called when the threads have ended.
+    """
+    traffic = Traffic(limits)
+    pages: dict[str, Page] = {
+        "/healthz": partial(_health, traffic),
+        "/metrics": partial(_metrics, traffic, rules),
+        "/openapi.yaml": _openapi,
+    }
+
+    def let_in(request: web.Request, target: Target) -> None:
+        """Refuse a request that may not be, or not now; those whom nobody knows are counted by their address."""
+        try:
+            rules.check(request, target)
+            token = caller_of(request).token
+            request[WHO] = token.name if token else None
+        finally:
+            traffic.admit(request)
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         raw_path = request.rel_url.raw_path
-        if raw_path == "/healthz" and request.method in ("GET", "HEAD"):
-            return web.json_response({"status": "ok", "version": __version__})
+        request[ADDRESS] = rules.address(request)
+        if raw_path in pages:
+            return _page(request, pages[raw_path])
+        if traffic.stopping:
+            raise web.HTTPServiceUnavailable(text="the server is about to end; try again")
         target = parse_path(raw_path)
         if target is None:
             raise web.HTTPNotFound(text="no such endpoint")
+        request[ENDPOINT] = target.endpoint
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise web.HTTPUnsupportedMediaType(text="send bodies without content coding")
         handler = handlers.find(request.method, target)
         if handler is None:
             raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
-        rules.check(request, target)
+        let_in(request, target)
         begin(request, target)
-        return await handler(request, target)
+        with traffic.uploads.hold() if (request.method, target.endpoint) in _UPLOADS else nullcontext():
+            return await handler(request, target)
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
         yield
         threads.shutdown(wait=True, cancel_futures=True)
-        repositories.close()
+        close()
 
-    app = web.Application(middlewares=[_count, recorder(rules.audit), answer_failures, _refuse_browsers])
-    app[_IN_PROGRESS] = InProgress()
+    middlewares = [mark_request, measure, recorder(rules.audit), answer_failures, _refuse_browsers]
+    app = web.Application(middlewares=middlewares)
+    app[TRAFFIC] = traffic
     app.cleanup_ctx.append(stop)
     app.router.add_route("*", "/{path:.*}", dispatch)
     return app
 
 
-class InProgress:
-    """How many requests are being answered.
-
-    Once aiohttp's own shutdown has begun it throws away what still arrives of a body; so that begins only when nothing
-    is in progress any more, or too much time has passed.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-
-    def __enter__(self) -> None:
-        self._count += 1
-        self._none.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        if self._count == 0:
-            self._none.set()
-
-    async def end(self, timeout_s: float) -> None:
-        """Wait until there are none, but not longer than `timeout_s`."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._none.wait(), timeout_s)
+def _page(request: web.Request, page: Page) -> web.Response:
+    """What is about the server, not about a repository."""
+    request[ENDPOINT] = request.rel_url.raw_path[1:]
+    if request.method not in ("GET", "HEAD"):
+        raise web.HTTPMethodNotAllowed(request.method, ("GET", "HEAD"), text="method not allowed here")
+    return page(request)
 
 
-_IN_PROGRESS: Final = web.AppKey("in_progress", InProgress)
+def _health(traffic: Traffic, _request: web.Request) -> web.Response:
+    status = {"status": "stopping" if traffic.stopping else "ok", "version": __version__}
+    return web.json_response(status, status=503 if traffic.stopping else 200)
 
 
-@web.middleware
-async def _count(request: web.Request, handler: Handler) -> web.StreamResponse:
-    with request.app[_IN_PROGRESS]:
-        return await handler(request)
+def _metrics(traffic: Traffic, rules: Access, request: web.Request) -> web.Response:
+    rules.check_server(request)
+    return web.Response(body=traffic.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _openapi(_request: web.Request) -> web.Response:
+    return web.Response(body=Path(__file__).with_name("openapi.yaml").read_bytes(), content_type="application/yaml")
 
 
 @web.middleware
@@ -133,10 +178,11 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
     read_only: bool = False,
     create: bool = True,
     access: Access | None = None,
+    edge: Edge = Edge(),  # noqa: B008 - immutable
     announce: Callable[[str], None] = print,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then requests in progress get a few seconds to end.
+    """Serve until SIGTERM or SIGINT; see `process.serve`.
 
     Args:
         root: directory of all repositories; made when missing.
@@ -145,11 +191,13 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
         read_only: refuse everything that changes something.
         create: make a repository when something is put into it.
         access: who may do what; by default only those with a token.
+        edge: TLS, limits, logs.
         announce: gets one line with the URL once the server listens.
         warn: gets lines that the user should see.
 
     Raises:
-        StoreError: the root cannot be used, or the address cannot be listened on.
+        StoreError: the root cannot be used, the address cannot be listened on, or a log cannot be written.
+        UsageError: the certificate is no good.
         MalformedError: the file of tokens or of rules is damaged.
     """
     try:
@@ -167,58 +215,7 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
             command = f"shardfs token create --root {root} --name NAME --repository all"
             warn(f"nobody can get in yet; `{command}` makes a token")
 
-    if rules.anonymous > Permission.READ and not read_only and not _is_loopback(host):
+    if rules.anonymous > Permission.READ and not read_only and not is_loopback(host):
         warn(f"warning: {host} can be reached from other machines, and everybody there may change everything")
-    app = make_app(root, read_only=read_only, create=create, access=rules)
-    asyncio.run(_serve(app, root, host, port, listens))
-
-
-async def _serve(app: web.Application, root: Path, host: str, port: int, announce: Callable[[str], None]) -> None:
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=_KEEPALIVE_S,
-        logger=_http_logger(),
-        shutdown_timeout=_CANCEL_S,
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except (OSError, OverflowError) as error:
-            msg = f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}"
-            raise StoreError(msg) from error
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
-        real_port = runner.addresses[0][1]
-        shown = f"[{host}]" if ":" in host else host
-        announce(f"Serving {root} at http://{shown}:{real_port}/")
-        sys.stdout.flush()
-        await stopped.wait()
-        await site.stop()
-        await app[_IN_PROGRESS].end(_SHUTDOWN_S)
-    finally:
-        await runner.cleanup()
-
-
-def _http_logger() -> logging.Logger:
-    """The log of aiohttp without a traceback for each client that does not speak HTTP or hangs up."""
-    logger = logging.getLogger(f"{__name__}.http")
-    logger.addFilter(_is_own_fault)
-    return logger
-
-
-def _is_own_fault(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    app = make_app(root, read_only=read_only, create=create, access=rules, limits=edge.limits)
+    serve(app, str(root), (host, port), edge, announce=listens, warn=warn)

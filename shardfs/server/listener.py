@@ -20,6 +20,7 @@ from shardfs.server.limits import Gate, network
 _log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024  # connections that the kernel holds until they are accepted
+_BATCH: Final = 100  # connections that are accepted in one go
 _BREATH_S: Final = 0.2  # how long nothing is accepted when there are no descriptors or no memory
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CLOSING_S: Final = 5.0  # for the end of TLS
@@ -95,35 +96,50 @@ class Listener:
         self._tls = tls
         self._handshake_s = handshake_s
         self._establishing: set[asyncio.Task[None]] = set()
-        self._accepting = [asyncio.create_task(self._accept(each)) for each in sockets]
+        self._loop = asyncio.get_running_loop()
+        for each in sockets:
+            self._begin(each)
 
     async def close(self) -> None:
         """Listen no more; connections that are open stay so."""
-        for task in (*self._accepting, *self._establishing):
-            task.cancel()
-        await asyncio.gather(*self._accepting, *self._establishing, return_exceptions=True)
-        for each in self._sockets:
+        sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            self._loop.remove_reader(each)
             each.close()
+        for task in self._establishing:
+            task.cancel()
+        await asyncio.gather(*self._establishing, return_exceptions=True)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _begin(self, listening: socket.socket) -> None:
+        if listening in self._sockets:  # not closed meanwhile
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take what has come, so much that others get their turn."""
+        for _ in range(_BATCH):
             try:
-                client, where = await loop.sock_accept(listening)
+                client, where = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     _log.warning("cannot accept a connection: %s", error.strerror)
-                    await asyncio.sleep(_BREATH_S)
-                continue
-            address = network(where[0])
-            reason = self._gate.enter(address)
-            if reason is None:
-                task = asyncio.create_task(self._establish(client, address))
-                self._establishing.add(task)
-                task.add_done_callback(self._establishing.discard)
-            else:
-                self._refused[reason] += 1
-                self._refuse(client)
+                    self._loop.remove_reader(listening)
+                    self._loop.call_later(_BREATH_S, self._begin, listening)
+                    return
+                continue  # that client is gone again
+            self._admit(client, network(where[0]))
+
+    def _admit(self, client: socket.socket, address: str) -> None:
+        client.setblocking(False)
+        reason = self._gate.enter(address)
+        if reason is not None:
+            self._refused[reason] += 1
+            self._refuse(client)
+            return
+        task = self._loop.create_task(self._establish(client, address))
+        self._establishing.add(task)
+        task.add_done_callback(self._establishing.discard)
 
     async def _establish(self, client: socket.socket, address: str) -> None:
         """From a socket to a protocol that has its transport. The gate counts it until the protocol lost that."""
@@ -131,7 +147,7 @@ class Listener:
         context = self._tls() if self._tls else None
         limits = {"ssl_handshake_timeout": self._handshake_s or None, "ssl_shutdown_timeout": _CLOSING_S}
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
+            await self._loop.connect_accepted_socket(
                 lambda: protocol, client, ssl=context, **(limits if context else {})
             )
         except (OSError, asyncio.CancelledError) as error:  # ssl.SSLError is an OSError, and so is TimeoutError
@@ -143,7 +159,6 @@ class Listener:
 
     def _refuse(self, client: socket.socket) -> None:
         with client, suppress(OSError):
-            client.setblocking(False)
             if self._tls is None:
                 client.send(_REFUSAL)
                 client.shutdown(socket.SHUT_WR)

@@ -113,6 +113,7 @@ class _Process:
             self._traffic.stopping = True
             await listener.close()
             await _first(self._traffic.none_in_progress(self._edge.grace_s), told.get())
+            self._watch.cut_all()
 
     async def _listener(self, stack: AsyncExitStack, where: tuple[str, int]) -> tuple[Listener, tuple[str, int]]:
         runner = web.AppRunner(self._app, shutdown_timeout=_CANCEL_S)

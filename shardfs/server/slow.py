@@ -12,8 +12,10 @@ import logging
 import socket
 import struct
 import termios
+from asyncio.trsock import TransportSocket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -92,10 +94,27 @@ class Connection(web.RequestHandler):
         """Its answer is sent."""
         self.request = None
 
+    @property
+    def socket(self) -> TransportSocket | None:
+        """The socket, while there is one."""
+        found = self.stream.get_extra_info("socket") if self.stream else None
+        return found if isinstance(found, TransportSocket) and found.fileno() >= 0 else None
+
+    def cut(self) -> None:
+        """End it at once, and let go of what was not sent; whoever waits for it gets a ConnectionError.
+
+        Not by the transport's `abort`: a `sendfile` of asyncio would wait for ever, and keep the descriptor.
+        """
+        handle = self.socket
+        if handle is not None:
+            with suppress(OSError):  # it ended by itself
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                handle.shutdown(socket.SHUT_RDWR)
+
     def seen(self) -> _Seen:
         """What the kernel has counted by now."""
-        handle = self.stream.get_extra_info("socket") if self.stream else None
-        if handle is None or handle.fileno() < 0:
+        handle = self.socket
+        if handle is None:
             return self.pace.last
         sent, received = _TCP_INFO.unpack_from(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))
         waiting = struct.unpack("i", fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
@@ -174,6 +193,11 @@ class Watch:
         self._count(connection)
         self._connections.discard(connection)
 
+    def cut_all(self) -> None:
+        """End all connections."""
+        for connection in list(self._connections):
+            connection.cut()
+
     def count(self) -> None:
         """Bring the counts of bytes up to date."""
         for connection in self._connections:
@@ -204,8 +228,8 @@ class Watch:
         self._cut_off[slow] += 1
         if slow == "body" and connection.request is not None:
             connection.request.content.set_exception(web.HTTPRequestTimeout(text="the body came too slowly"))
-        elif connection.stream is not None:
-            connection.stream.abort()
+        else:
+            connection.cut()
 
     def _count(self, connection: Connection) -> None:
         seen, last = connection.seen(), connection.pace.last
@@ -215,12 +239,12 @@ class Watch:
 
     def _limit_speed(self, connection: Connection) -> None:
         """Give each connection of an address the same part of what the address may have; the kernel keeps to it."""
-        if not self._limits.speed or connection.stream is None:
+        handle = connection.socket
+        if not self._limits.speed or handle is None:
             return
         # Below twice what a client must take, it would be cut off for being as slow as it was told to be.
         part = max(self._limits.speed // max(1, self._gate.of(connection.address)), 2 * self._limits.min_speed)
         if part != connection.pace.limit:
-            handle = connection.stream.get_extra_info("socket")
             handle.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("=Q", part))
             connection.pace.limit = part
 

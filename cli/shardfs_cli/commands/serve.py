@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from shardfs_cli import output
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context, file_path
+from shardfs_cli.edge import edge_of, edge_options, size_of
+
+if TYPE_CHECKING:
+    from shardfs.server.peer_app import Upstream
 
 
 @define(
@@ -14,6 +20,8 @@ from shardfs_cli.context import Context, file_path
     examples=(
         "shardfs serve --root /srv/models",
         "shardfs serve --root /srv/models --listen 127.0.0.1:0 --read-only --anonymous read",
+        "shardfs serve --root /srv/models --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem",
+        "shardfs serve --cache https://models.example.org --listen 0.0.0.0:8750 --anonymous read",
     ),
 )
 @click.option("--root", default=".", metavar="DIR", help="Directory of all repositories; made when missing.")
@@ -38,21 +46,45 @@ from shardfs_cli.context import Context, file_path
     is_flag=True,
     help="Believe a web server on this machine about where requests come from (X-Forwarded-For).",
 )
+@click.option(
+    "--cache",
+    metavar="URL",
+    help="Serve what is below another server, bucket or directory, and keep what passes through on this disk.",
+)
+@click.option("--cache-dir", metavar="DIR", help="Where; by default served/ in the user's cache directory.")
+@click.option(
+    "--cache-size", default="50G", show_default=True, metavar="SIZE", callback=size_of, help="Most bytes to keep there."
+)
+@edge_options
 @click.pass_obj
 def command(
-    context: Context, root: str, listen: str, anonymous: str, *, read_only: bool, no_create: bool, trust_proxy: bool
+    context: Context,
+    /,
+    root: str,
+    listen: str,
+    anonymous: str,
+    *,
+    read_only: bool,
+    no_create: bool,
+    trust_proxy: bool,
+    **more: Any,
 ) -> None:
     """Serve the repositories below DIR over HTTP until Ctrl-C or SIGTERM.
 
     The repository in DIR/NAME has the address http://HOST:PORT/NAME. Whoever asks needs a token (`shardfs token
     create`), unless --anonymous allows it to everybody: "read"; "write", which adds; or "admin", which may lose
     commits too.
+
+    With --cache URL the repositories are those below URL, for reading only: a cache for the machines around it.
     """
-    folder = file_path(root)
     host, port = _address(listen)
-    from shardfs.server import app
+    from shardfs.server import app, peer_app
     from shardfs.server.access import Access
     from shardfs.server.tokens import Permission
+
+    upstream = _upstream(more)
+    folder = file_path(root) if upstream is None else upstream.folder
+    access = Access(folder, anonymous=Permission[anonymous.upper()], trust_proxy=trust_proxy)
 
     def announce(line: str) -> None:
         if context.output.json:
@@ -61,16 +93,31 @@ def command(
             context.output.line(output.name(line))
         output.flush()
 
+    warn = context.output.warn
+    if upstream is not None:
+        peer_app.run(upstream, (host, port), access=access, edge=edge_of(more), announce=announce, warn=warn)
+        return
     app.run(
         folder,
         host,
         port,
         read_only=read_only,
         create=not no_create,
-        access=Access(folder, anonymous=Permission[anonymous.upper()], trust_proxy=trust_proxy),
+        access=access,
+        edge=edge_of(more),
         announce=announce,
-        warn=context.output.warn,
+        warn=warn,
     )
+
+
+def _upstream(options: dict[str, Any]) -> Upstream | None:
+    """What --cache names, and where what comes from there is kept; takes these options out of all others."""
+    from shardfs.server import peer_app
+
+    url, folder, size = (options.pop(name) for name in ("cache", "cache_dir", "cache_size"))
+    if url is None:
+        return None
+    return peer_app.Upstream(url, peer_app.default_folder() if folder is None else file_path(folder), size)
 
 
 def _address(text: str) -> tuple[str, int]:
