@@ -219,15 +219,17 @@ def _to_json(token: Token) -> dict[str, Any]:
 
 
 def _from_json(item: dict[str, Any]) -> Token:
-    expires = item["expires"]
+    expires, patterns = item["expires"], item["repositories"]
     digest = bytes.fromhex(item["digest"])
-    if not _NAME.fullmatch(item["name"]) or len(digest) != len(_NOBODY) or digest == _NOBODY:
+    if not _NAME.fullmatch(item["name"]) or not isinstance(patterns, list):
+        raise ValueError
+    if len(digest) != len(_NOBODY) or digest == _NOBODY:
         raise ValueError
     return Token(
         str(item["id"]),
         item["name"],
         digest,
-        tuple(check_pattern(pattern) for pattern in item["repositories"]),
+        tuple(check_pattern(pattern) for pattern in patterns),
         Permission[item["permission"].upper()],
         int(item["created"]),
         None if expires is None else int(expires),

@@ -189,6 +189,6 @@ def test_listening_for_everybody_who_may_write_draws_a_warning(tmp_path: Path) -
     warned = {("0.0.0.0", "WRITE")}
     for host in ("0.0.0.0", "127.0.0.1", "localhost"):
         for anonymous in ("READ", "WRITE"):
-            argv = [sys.executable, "-c", program, tmp_path, host, anonymous]
+            argv = [sys.executable, "-c", program, str(tmp_path), host, anonymous]
             done = subprocess.run(argv, capture_output=True, text=True, check=True)
             assert ("may change everything" in done.stderr) is ((host, anonymous) in warned)

@@ -1,0 +1,111 @@
+"""Quotas: reserved before a body is read, by what the index says."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from shardfs.errors import OutOfSpaceError
+from shardfs.formats.ids import chunk_id
+from shardfs.server.folder import ServerFolder
+from shardfs.server.quota import Quotas
+from shardfs.store.store import Store
+from tests.serving import serving
+from tests.stores import make_store
+from tests.unit.server.byhand import ask
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store, _ = make_store(tmp_path / "demo", 1)
+    yield store
+    store.close()
+
+
+def used(store: Store) -> int:
+    return sum(store.index.packs().values())
+
+
+def test_room_is_kept_while_something_is_sent(store: Store) -> None:
+    limit = used(store) + 100
+    quotas = Quotas(lambda _: limit)
+    with quotas.reserve("demo", store, b"a" * 32, 60):
+        with pytest.raises(OutOfSpaceError, match=f"demo has a quota of {limit} bytes and uses {limit - 40}; 41 more"):
+            quotas.reserve("demo", store, b"b" * 32, 41)
+        with quotas.reserve("demo", store, b"b" * 32, 40):
+            pass
+    with quotas.reserve("demo", store, b"b" * 32, 100):
+        pass
+
+
+def test_what_is_here_or_on_its_way_needs_no_room(store: Store) -> None:
+    (pack_id,) = store.index.packs()
+    quotas = Quotas(lambda _: used(store) + 10)
+    with quotas.reserve("demo", store, pack_id, 1 << 20):
+        with quotas.reserve("demo", store, b"a" * 32, 10), quotas.reserve("demo", store, b"a" * 32, 10):
+            pass
+        with quotas.reserve("demo", store, b"b" * 32, 10):
+            pass
+
+
+def test_repositories_have_room_each(store: Store, tmp_path: Path) -> None:
+    other, _ = make_store(tmp_path / "other", 0)
+    limits = {"demo": 0, "other": 50, "free": None}
+    quotas = Quotas(lambda name: limits[name])
+    with pytest.raises(OutOfSpaceError):
+        quotas.reserve("demo", store, b"a" * 32, 1)
+    with quotas.reserve("other", other, b"a" * 32, 50), quotas.reserve("free", store, b"a" * 32, 1 << 60):
+        pass
+    other.close()
+
+
+@pytest.mark.network
+def test_pack_that_does_not_fit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    source, _ = make_store(tmp_path / "source", 2)
+    packs = {pack_id: source.layout.pack(pack_id).read_bytes() for pack_id in source.index.packs()}
+    source.close()
+    (first, data), (second, more) = packs.items()
+    root = tmp_path / "root"
+    root.mkdir()
+    folder = ServerFolder(root)
+    folder.make()
+    folder.config.write_text(f'[repository."team/*"]\nquota = {len(data) + len(more) - 1}\n')
+    for _ in range(2):  # a restart changes nothing
+        with serving(root) as server:
+            assert ask(server.url, "PUT", f"/team/a/packs/{first.hex()}", data).status == 201
+            parts = urlsplit(server.url)
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+            connection.putrequest("PUT", f"/team/a/packs/{second.hex()}")
+            connection.putheader("Content-Length", str(len(more)))
+            connection.endheaders()
+            response = connection.getresponse()  # and not a byte of the body was sent
+            assert response.status == 507
+            said = response.read().decode()
+            assert "team/a" in said
+            assert str(len(data) + len(more) - 1) in said
+            connection.close()
+    with serving(root) as server:
+        assert ask(server.url, "PUT", f"/elsewhere/packs/{second.hex()}", more).status == 201
+        assert ask(server.url, "PUT", f"/team/a/blocks/{'0' * 64}", bytes(len(more))).status == 507
+        connection = http.client.HTTPConnection(parts.hostname or "", urlsplit(server.url).port, timeout=20)
+        connection.request("PUT", f"/team/a/packs/{second.hex()}", iter([more]), encode_chunked=True)
+        assert connection.getresponse().status == 411
+        connection.close()
+
+
+@pytest.mark.network
+def test_two_at_once_do_not_share_the_last_room(tmp_path: Path) -> None:
+    folder = ServerFolder(tmp_path)
+    folder.make()
+    folder.config.write_text("[default]\nquota = 150_000\n")
+    bodies = [os.urandom(100_000) for _ in range(2)]
+    with serving(tmp_path) as server, ThreadPoolExecutor(2) as pool:
+        paths = [f"/x/blocks/{chunk_id(body).hex()}" for body in bodies]
+        answers = list(pool.map(lambda path, body: ask(server.url, "PUT", path, body), paths, bodies))
+    assert sorted(answer.status for answer in answers) == [201, 507]
