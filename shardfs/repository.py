@@ -34,7 +34,7 @@ from shardfs.staging.status import Status, status
 from shardfs.staging.switching import SwitchReport
 
 if TYPE_CHECKING:
-    from shardfs.maintenance import findings, gc, optimize, parts, stats, verify
+    from shardfs.maintenance import findings, gc, mending, optimize, parts, stats, verify
     from shardfs.transfer import facts
 
 READ_BUFFER_SIZE = 1 << 20  # bytes that a file opened by `Repository.read` reads ahead
@@ -396,6 +396,12 @@ class Repository(Sharing):
         from shardfs.maintenance import verify
 
         return verify.verify(self.store, self.objects, self.reader, remote=remote, progress=progress)
+
+    def repair(self, *, progress: Progress | None = None) -> mending.MendReport:
+        """Store again what is in damaged packs, from other packs, the cache and remotes; nothing is deleted."""
+        from shardfs.maintenance import mending
+
+        return mending.mend(self._writable(), self.reader, progress=progress)
 
     def gc(
         self, *, dry_run: bool = False, grace_s: float | None = None, progress: Progress | None = None

@@ -98,7 +98,7 @@ def _index(store: Store) -> Iterator[Finding]:
         return
     tables, unreadable = packs.read_tables(store.layout)
     for error in unreadable.values():
-        yield Finding("error", str(error), "shardfs verify names what is lost; fetch or copy it from another place")
+        yield Finding("error", str(error), "shardfs verify --repair stores it again from other copies")
     indexed = store.index.packs(LOCAL)
     for pack_id in indexed.keys() - tables.keys() - unreadable.keys():
         yield Finding("error", f"pack {pack_id.hex()[:12]} is in the index and its file is missing", FIX)

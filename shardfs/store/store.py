@@ -219,6 +219,21 @@ class Store:
                     self.layout.pack(pack_id).unlink(missing_ok=True)
             self.index.remove_packs(doomed)
 
+    def set_aside(self, pack_ids: Iterable[PackId]) -> Path:
+        """Take damaged packs out of the store, and keep their files in a folder of their own, which is returned."""
+        damaged, folder = list(pack_ids), self.layout.root / "damaged"
+        with self.lock.hold("repair"):
+            self._share_index()
+            self.index.remove_packs(damaged)
+            self.write_pack_listing()
+            for pack_id in damaged:
+                with atomic.os_errors(f"cannot set pack {pack_id.hex()[:12]} aside"):
+                    folder.mkdir(exist_ok=True)
+                    self.layout.pack(pack_id).replace(folder / f"{pack_id.hex()}.pack")
+            atomic.sync_dir(folder)
+            self.index.remove_packs(damaged)
+        return folder
+
     def forget_place(self, place: str) -> None:
         """Forget which packs a remote holds: what counts as stored there is never stored here."""
         with self.lock.hold("remote"):
