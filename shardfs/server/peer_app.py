@@ -22,7 +22,7 @@ from shardfs.store.cache import Cache
 
 DEFAULT_SIZE: Final = 50 << 30  # bytes
 _THREADS: Final = 64  # most wait for the other place, or for another thread that does
-_DEADLINE_S: Final = 20.0  # below that of clients, who can then still ask somebody else
+_DEADLINE_S: Final = 5.0  # for the other place to answer: clients try again themselves, or ask somebody else
 SHOWN_URL: Final = web.AppKey("shown_url", str)  # of the other place, without credentials
 
 

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 BLOCK: Final = 512 << 10  # bytes; twice the least that a client asks for at random, and 8 ms at 1 Gbit/s come along
 _RUN: Final = 8  # blocks that are asked for in one request: others wait for the last of them
-_AGAIN_S: Final = 2.0  # in which a block is asked for anew once, however many clients say that it is wrong
+_AGAIN_S: Final = 1.0  # in which a block is asked for anew once, however many clients say that it is wrong
 _MAX_NOTED: Final = 10_000  # packs and blocks that are remembered
 _DIGEST: Final = 32  # bytes
 _CODEC: Final = 0  # of the records: as they are

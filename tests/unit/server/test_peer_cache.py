@@ -1,0 +1,192 @@
+"""A cache of another server, as processes: each byte is fetched once, and stays useful when the other one is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from shardfs.config import Settings
+from shardfs.errors import ChunkCorruptedError, RemoteDeniedError, RemoteUnavailableError, RepositoryNotFoundError
+from shardfs.formats.ids import Kind, chunk_id
+from shardfs.formats.ref import PackSize
+from shardfs.remotes.base import Remote, read_pack_tail
+from shardfs.remotes.registry import open_remote
+from shardfs.store.store import Store
+from shardfs.transfer.fetch import learn_packs
+from shardfs.transfer.reader import Reader
+from tests import stores
+from tests.peers import command, sent_bytes
+from tests.serving import Server
+from tests.stores import noise
+
+pytestmark = pytest.mark.network
+
+SIZE = 150_000
+DATA = [noise(i, SIZE) for i in range(40)]
+IDS = [chunk_id(data) for data in DATA]
+
+
+@dataclass
+class Network:
+    """A server, its log of requests, and a folder for a cache of it."""
+
+    root: Path
+    upstream: Server
+    log: Path
+    folder: Path
+    pack_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pack_bytes = sum(pack.stat().st_size for pack in self.packs())
+
+    def packs(self) -> list[Path]:
+        return sorted(self.root.glob("demo/packs/*/*.pack"))
+
+    @contextmanager
+    def cache(self, *options: str) -> Iterator[Server]:
+        given = options or ("--anonymous", "read")
+        with command("--cache", self.upstream.url, "--cache-dir", self.folder, "--cache-size", "64M", *given) as server:
+            yield server
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    monkeypatch.setenv("SHARDFS_CACHE_MIN_FREE", "0")
+    root, log = tmp_path / "root", tmp_path / "access.log"
+    store = Store.create(root / "demo")
+    for start in range(0, len(DATA), 20):
+        with store.batch() as batch:
+            for data in DATA[start : start + 20]:
+                batch.put(Kind.CHUNK, data)
+    stores.add_commit(store, None, 1)
+    store.close()
+    with command("--root", root, "--anonymous", "read", "--access-log", log) as upstream:
+        yield Network(root, upstream, log, tmp_path / "served")
+
+
+@contextmanager
+def client(server: Server, folder: Path) -> Iterator[Reader]:
+    """Somebody who reads lazily through a server, with nothing on the own disk."""
+    remote = open_remote(f"{server.url}/demo", settings=Settings("A <a@b>", folder / "cache", deadline_s=10))
+    store = Store.create(folder / "store")
+    learn_packs(store, remote, 10)
+    reader = Reader(store, remote=lambda _: remote, deadline_s=10)
+    yield reader
+    reader.close()
+    remote.close()
+    store.close()
+
+
+@contextmanager
+def remote_at(server: Server, name: str = "demo", deadline_s: float = 10) -> Iterator[Remote]:
+    settings = Settings("A <a@b>", Path("/nonexistent"), deadline_s=deadline_s)
+    with closing(open_remote(f"{server.url}/{name}", settings=settings)) as remote:
+        yield remote
+
+
+def read_all(reader: Reader) -> None:
+    assert [reader.chunk(id_, SIZE) for id_ in IDS] == DATA
+
+
+def test_four_clients_take_each_byte_once_from_the_other_server(network: Network, tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def read(number: int) -> None:
+        with client(cache, tmp_path / str(number)) as reader:
+            together.wait()
+            read_all(reader)
+
+    with network.cache() as cache, ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    assert network.pack_bytes >= sent_bytes(network.log) > len(DATA) * SIZE
+
+
+def test_all_of_it_is_there_while_the_other_server_is_away(network: Network, tmp_path: Path) -> None:
+    with network.cache() as cache, client(cache, tmp_path / "one") as reader, remote_at(cache) as remote:
+        read_all(reader)
+        refs = remote.refs()
+        network.upstream.kill()
+        cache.kill()
+    with network.cache() as cache, client(cache, tmp_path / "two") as reader, remote_at(cache) as remote:
+        assert remote.refs() == refs
+        with urllib.request.urlopen(f"{cache.url}/demo/info/refs") as answer:
+            assert int(answer.headers["Age"]) >= 0
+        read_all(reader)
+
+
+def test_what_is_not_here_fails_in_time_with_a_reason(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARDFS_DEADLINE", "0.5")
+    with network.cache() as cache, remote_at(cache, deadline_s=2) as remote:
+        [pack, *_] = remote.list_packs()
+        network.upstream.kill()
+        with pytest.raises(RemoteUnavailableError, match="503"):
+            remote.read_pack(pack.id, 0, 100)
+        with remote_at(cache, "never", 2) as other, pytest.raises(RemoteUnavailableError, match="503"):
+            other.refs()
+
+
+def test_changes_are_refused_and_the_other_server_is_named(network: Network, tmp_path: Path) -> None:
+    with network.cache() as cache, remote_at(cache) as remote:
+        pack = network.packs()[0]
+        with pytest.raises(RemoteDeniedError, match=f"cache of {network.upstream.url}"):
+            remote.update_ref("refs/heads/new", None, remote.refs().refs["refs/heads/main"])
+        (tmp_path / "new").write_bytes(pack.read_bytes() + b"more")
+        with pytest.raises(RemoteDeniedError, match="push there"):
+            remote.put_pack(tmp_path / "new", PackSize(bytes(32), 1).id)  # type: ignore[arg-type]
+
+
+def test_it_answers_what_the_other_server_answers(network: Network) -> None:
+    with network.cache() as cache, remote_at(cache) as here, remote_at(network.upstream) as there:
+        assert here.refs() == there.refs()
+        assert sorted(p.id for p in here.list_packs()) == sorted(p.id for p in there.list_packs())
+        for pack in there.list_packs():
+            assert read_pack_tail(here, pack, 5000) == read_pack_tail(there, pack, 5000)
+            whole = network.root / "demo" / "packs" / pack.id.hex()[:2] / f"{pack.id.hex()}.pack"
+            with urllib.request.urlopen(f"{cache.url}/demo/packs/{whole.parent.name}/{whole.name}") as answer:
+                assert answer.read() == whole.read_bytes()
+            for path in (f"packs/{pack.id.hex()}/table", "refs/heads/main"):
+                with urllib.request.urlopen(f"{cache.url}/demo/{path}") as mine:
+                    data = mine.read()
+                with urllib.request.urlopen(f"{network.upstream.url}/demo/{path}") as theirs:
+                    assert data == theirs.read()
+        assert here.has([IDS[0], bytes(32)]) == [True, False]
+        with remote_at(cache, "other") as other, pytest.raises(RepositoryNotFoundError):
+            other.refs()
+
+
+def test_bytes_that_came_wrong_are_not_kept_for_ever(network: Network, tmp_path: Path) -> None:
+    right = {pack: pack.read_bytes() for pack in network.packs()}
+    for pack, data in right.items():
+        pack.chmod(0o644)
+        if len(data) > SIZE:
+            pack.write_bytes(data[:1000] + bytes(100) + data[1100:])
+    with network.cache() as cache:
+        with client(cache, tmp_path / "one") as reader, pytest.raises(ChunkCorruptedError):
+            read_all(reader)
+        for pack, data in right.items():
+            pack.write_bytes(data)
+        with client(cache, tmp_path / "two") as reader:
+            until = time.monotonic() + 20
+            while True:  # it is asked again once a second, however many say that it is wrong
+                try:
+                    read_all(reader)
+                    break
+                except ChunkCorruptedError:
+                    assert time.monotonic() < until
+
+
+def test_who_reads_needs_a_token_of_the_cache(network: Network) -> None:
+    with (
+        network.cache("--anonymous", "none") as cache,
+        remote_at(cache) as remote,
+        pytest.raises(RemoteDeniedError, match="login"),
+    ):
+        remote.refs()
