@@ -39,6 +39,7 @@ soak: setup
 
 faults: setup
 	$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200) $(FLAGS)
+	$(BIN)/python -m tests.faults.killing_transfer --rounds $(or $(SEEDS),200)
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.fuzz_codecs

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from blake3 import blake3
 
@@ -12,7 +16,11 @@ from shardfs.errors import AlreadyExistsError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
 from shardfs.progress import Progress
 from shardfs.repository import Repository
+from shardfs.store import atomic
+from shardfs.store.layout import Layout
 from shardfs.store.store import Store
+
+_UNFINISHED: Final = "unfinished"  # a file in the store of a clone that is being made: the digest of its URL
 
 
 def init(path: Path, *, bare: bool = False, branch: str = DEFAULT_BRANCH) -> Repository:
@@ -28,38 +36,72 @@ def open_at(path: Path) -> Repository:
 
 
 def clone(url: str, path: Path, *, full: bool = False, progress: Progress | None = None) -> Repository:
-    """See `shardfs.clone`. What a failed clone made is removed again."""
+    """See `shardfs.clone`. What a failed clone made is removed again; one that was killed is gone on with."""
     from shardfs.remotes import registry
 
     registry.check_url(url)
+    store = (path / discovery.STORE_NAME).absolute()
     existed = path.exists()
-    if existed and (not path.is_dir() or any(path.iterdir())):
-        msg = f"{path} is not an empty directory"
-        raise AlreadyExistsError(msg)
-    repo = init(path)
-    try:
-        _first_fetch(repo, url, full=full, progress=progress)
-    except BaseException:
+    with _unfinished(path, store / _UNFINISHED, url):
+        repo = Repository(store) if Layout(store).config.exists() else init(path)
+        try:
+            _first_fetch(repo, url, full=full, progress=progress)
+        except BaseException:
+            repo.close()
+            shutil.rmtree(store if existed else path, ignore_errors=True)
+            raise
         repo.close()
-        shutil.rmtree(path / discovery.STORE_NAME if existed else path, ignore_errors=True)
-        raise
-    store_path = repo.store_path
-    repo.close()
-    return Repository(store_path)
+    return Repository(store)
+
+
+@contextmanager
+def _unfinished(path: Path, mark: Path, url: str) -> Iterator[None]:
+    """Mark the clone at `path` as being made by this process, until the end of the block.
+
+    Raises:
+        AlreadyExistsError: there is something else, or another process is at it.
+    """
+    digest = blake3(url.encode("utf-8", "surrogateescape")).hexdigest()  # the URL itself may hold a password
+    if path.exists():
+        found = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+        if found and not (found == {discovery.STORE_NAME} and _is_left_by(mark, digest)):
+            msg = f"{path} is not an empty directory"
+            raise AlreadyExistsError(msg)
+    with atomic.writing(f"cannot create {path}"):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        file = mark.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = f"{path} is being made by another process"
+            raise AlreadyExistsError(msg) from None
+        mark.write_text(digest, "ascii")
+        yield
+        mark.unlink()
+
+
+def _is_left_by(mark: Path, digest: str) -> bool:
+    """Whether a store was left behind by a clone of the URL with this digest."""
+    if not mark.exists():
+        return not any(mark.parent.iterdir())
+    return mark.read_text("ascii", "replace") in ("", digest)
 
 
 def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress | None) -> None:
-    repo.add_remote("origin", url)
+    if "origin" not in repo.remotes():
+        repo.add_remote("origin", url)
     published = repo.remote("origin").refs()
     fetched = repo.fetch("origin", full=full, progress=progress)
     branch = (published.head or BRANCHES + DEFAULT_BRANCH).removeprefix(BRANCHES)
     fetched.check_followed(repo.store.refs, "origin", BRANCHES + branch)
     tip = repo.ref(f"{REMOTES}origin/{branch}")
     repo.store.refs.set_head(Head(BRANCHES + branch))
-    if tip is not None:
+    here = repo.ref(BRANCHES + branch)
+    if tip is not None and here != tip:
         repo.store.refs.move(
             BRANCHES + branch,
-            None,
+            here,
             tip,
             author=repo.settings.author,
             message=f"clone: from {repo.remote('origin').url}",

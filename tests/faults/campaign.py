@@ -117,6 +117,7 @@ class Bench:
         self.folder = folder
         self.root = folder / "root"
         self.root.mkdir(parents=True)
+        self._stack = stack
         self.server = stack.enter_context(serving(self.root))
         self.templates = Templates.make(folder / "templates", self.root, self.server.url)
         self.certificate = certificate(folder / "tls.pem")
@@ -153,6 +154,14 @@ class Bench:
             "SHARDFS_DEADLINE": str(DEADLINE_S),
             "SSL_CERT_FILE": f"{self.certificate}.crt",
         }
+
+    def kill_server(self) -> None:
+        """kill -9, and another one in its place."""
+        self.server.kill()
+        self.server.process.wait()
+        self.server = self._stack.enter_context(serving(self.root))
+        for front in (self.plain, self.tls):
+            front.change(upstream=self.server.url)
 
     def server_memory(self) -> int:
         """The most resident bytes that the server ever had."""
@@ -219,7 +228,7 @@ def attempt(bench: Bench, job: Job) -> Outcome:
         front.change(seed=job.seed, share=share, faults=[job.fault])
         ended = running.start().wait(LIMIT_S)
         met = sum(count for fault, count in front.change()["met"].items() if fault)
-        kind, said = judge(job, ended)
+        kind, said = judge(job.fault, ended)
         if kind in ("ok", "error"):
             wrong = running.done() if kind == "ok" else []
             wrong += running.finish()
@@ -230,7 +239,7 @@ def attempt(bench: Bench, job: Job) -> Outcome:
     return Outcome(job, kind, said, met, ended.seconds)
 
 
-def judge(job: Job, ended: Ended) -> tuple[str, str]:
+def judge(fault: str, ended: Ended) -> tuple[str, str]:
     """What kind of end an operation had, as far as it tells itself."""
     said = ended.said.strip()
     if ended.status is None:
@@ -242,7 +251,7 @@ def judge(job: Job, ended: Ended) -> tuple[str, str]:
     if ended.status == 0:
         return "ok", said
     last = said.rpartition("\n")[2]
-    clear = CLEAR | ({CONFLICT} if job.fault in LIES else set())
+    clear = CLEAR | ({CONFLICT} if fault in LIES else set())
     if ended.status not in clear or not 20 < len(last) < 700 or not last.isprintable():
         return "wrong", f"exit status {ended.status}: {said}"
     return "error", last

@@ -216,7 +216,8 @@ class Clone(Operation):
         return command("clone", "--full", case.url, str(case.project))
 
     def again(self, case: Case) -> int:
-        return 0 if case.project.exists() else self.run(case)  # a clone that failed left nothing
+        finished = case.project.exists() and not (case.project / ".shardfs" / "unfinished").exists()
+        return 0 if finished else self.run(case)
 
     def done(self, case: Case) -> list[str]:
         aside = case.store.with_name(case.store.name + "-aside")

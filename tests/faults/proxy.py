@@ -195,7 +195,7 @@ def _listener() -> tuple[socket.socket, int]:
 
 
 def _report(weather: Weather) -> dict[str, Any]:
-    return {"met": dict(weather.met), "asked": dict(weather.asked), "sent": dict(weather.sent)}
+    return {name: dict(getattr(weather, name)) for name in ("met", "asked", "sent")}
 
 
 def main() -> None:
