@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shardfs.config import Settings
+from shardfs.errors import (
+    PackNotFoundError,
+    RemoteDeniedError,
+    RemoteError,
+    RemoteProtocolError,
+    RemoteTimeoutError,
+    RemoteUnavailableError,
+    RemoteUnreachableError,
+)
+from shardfs.formats.ids import PackId
+from shardfs.remotes import deadline
+from shardfs.remotes.base import Remote
+from shardfs.remotes.objectstore.places import open_object_store
+from tests.s3server import SECRET, Answer, S3Server, error
+
+PACK = PackId(b"\1" * 32)
+
+
+def place(deadline_s: float = 30.0) -> Remote:
+    return open_object_store("s3://bucket/demo", "origin", Settings("A <a@b>", Path("/nowhere"), deadline_s=deadline_s))
+
+
+CALLS: list[Callable[[Remote], object]] = [
+    lambda r: r.refs(),
+    lambda r: r.list_packs(),
+    lambda r: r.read_pack(PACK, 0, 10),
+    lambda r: r.put_pack(Path(__file__), PACK),
+    lambda r: r.update_ref("refs/heads/main", None, None),
+]
+KINDS = [
+    (error(403, "SignatureDoesNotMatch"), RemoteDeniedError, "secret key does not match"),
+    (error(403, "InvalidAccessKeyId"), RemoteDeniedError, "no such access key"),
+    (error(403, "AccessDenied"), RemoteDeniedError, "may not"),
+    (error(401, "Unauthorized"), RemoteDeniedError, "401"),
+    (error(400, "ExpiredToken"), RemoteDeniedError, "expired"),
+    (error(404, "NoSuchBucket"), RemoteDeniedError, "no such bucket"),
+    (error(503, "SlowDown"), RemoteUnavailableError, "503: SlowDown"),
+    (error(500, "InternalError"), RemoteUnavailableError, "500"),
+    (error(429, "TooManyRequests"), RemoteUnavailableError, "429"),
+    (error(507, "InsufficientStorage"), RemoteDeniedError, "507"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("answer", "kind", "text"), KINDS)
+def test_answers_become_errors_of_one_line_without_secrets(
+    server: S3Server, call: Callable[[Remote], object], answer: Answer, kind: type[RemoteError], text: str
+) -> None:
+    server.judge = lambda _: answer
+    with pytest.raises(RemoteError) as caught:
+        call(place())
+    assert type(caught.value) is kind
+    assert "s3://bucket/demo" in str(caught.value)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    assert "AKIASECRET" not in shown
+    assert len(server.asked) == 1  # repeating is not the part of this layer
+
+
+def test_no_pack(server: S3Server) -> None:
+    with pytest.raises(PackNotFoundError):
+        place().read_pack(PACK, 0, 10)
+    assert server.asked[0].path == f"/bucket/demo/packs/01/{PACK.hex()}.pack"
+
+
+@pytest.mark.parametrize("body", [b"hello", b"<?xml version='1.0'?><html>login</html>"])
+def test_what_is_no_listing_is_refused(server: S3Server, body: bytes) -> None:
+    server.judge = lambda _: Answer(200, body)
+    with pytest.raises(RemoteProtocolError):
+        place().refs()
+
+
+@pytest.mark.parametrize(
+    "state", [b"", b"{}", b'{"version": 2, "refs": {}}', b'{"version": 1, "refs": {}, "number": 7}']
+)
+def test_what_is_no_state_is_refused(server: S3Server, state: bytes) -> None:
+    server.objects["demo/refs/0000000000000008"] = state
+    with pytest.raises(RemoteProtocolError, match="s3://bucket/demo/refs"):
+        place().refs()
+
+
+def test_a_store_that_ignores_ranges_is_refused(server: S3Server) -> None:
+    server.objects[f"demo/packs/01/{PACK.hex()}.pack"] = bytes(1000)
+    with pytest.raises(RemoteProtocolError):
+        place().read_pack(PACK, 0, 10)
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    with pytest.raises(RemoteUnreachableError, match="connection refused"):
+        place().refs()
+
+
+def test_a_server_without_tls(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.port}")
+    with pytest.raises(RemoteDeniedError, match="TLS"):
+        place().refs()
+
+
+def test_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        remote = place(0.2)
+        with pytest.raises(RemoteTimeoutError, match="no answer in time"):
+            remote.refs()
+
+
+def test_waits_end_with_the_limit_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        before = os.times().elapsed
+        with deadline.limit(0.2), pytest.raises(RemoteTimeoutError):
+            place().refs()
+        assert os.times().elapsed - before < 10  # not the 15 s that it would wait by itself

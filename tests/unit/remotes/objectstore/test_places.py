@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shardfs.errors import UsageError
+from shardfs.formats.ids import CommitId
+from shardfs.remotes.registry import check_url, open_remote
+from tests.s3server import S3Server
+from tests.stores import MAIN
+
+COMMIT = CommitId(b"\xcc" * 32)
+
+BAD = [
+    "s3://",
+    "s3:///prefix",
+    "s3://b/prefix",
+    "s3://bucket/a//b",
+    "s3://bucket/a/../b",
+    "s3://bucket/a b",
+    "s3://bucket/x?endpoint=http://evil",
+    "s3://bucket/x#y",
+    "s3://KEY:SECRET@bucket/x",
+    "s3://bucket:80/x",
+    "s3://bucket/%00",
+    "gs://[::1/x",
+]
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_bad_urls_are_refused_without_repeating_them(url: str) -> None:
+    with pytest.raises(UsageError, match="must look like s3://bucket/prefix") as caught:
+        check_url(url)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"),
+    [
+        ("s3://bucket", ""),
+        ("s3://bucket/", ""),
+        ("S3://bucket/team/llm/", "team/llm/"),
+        ("s3://bucket/gr%C3%B6%C3%9Fe", "größe/"),
+        ("s3://bucket/a+b&c=d", "a+b&c=d/"),
+    ],
+)
+def test_where_a_url_leads(server: S3Server, url: str, prefix: str) -> None:
+    remote = open_remote(url)
+    remote.update_ref(MAIN, None, COMMIT)
+    assert f"{prefix}refs/guard" in server.objects
+    assert remote.refs().refs == {MAIN: COMMIT}
+    assert remote.url == f"s3://bucket/{prefix}".rstrip("/")
+
+
+def test_keys_of_a_profile(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in [key for key in os.environ if key.startswith("AWS_")]:
+        monkeypatch.delenv(key)
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile team]\naws_access_key_id = a\naws_secret_access_key = s\n"
+        f"endpoint_url = http://127.0.0.1:{server.port}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    remote = open_remote("s3://bucket/demo")
+    remote.update_ref(MAIN, None, COMMIT)
+    assert "demo/refs/guard" in server.objects
+
+
+def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in [key for key in os.environ if key.startswith("AZURE_")]:
+        monkeypatch.delenv(key)
+    with pytest.raises(UsageError, match="az://models/demo: AZURE_STORAGE_ACCOUNT_NAME is not set"):
+        check_url("az://models/demo")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    check_url("az://models/demo")
+
+
+def test_google_needs_a_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "none.json"))
+    with pytest.raises(UsageError, match="gs://models/demo: what the environment says") as caught:
+        check_url("gs://models/demo")
+    assert "none.json" not in str(caught.value)
+
+
+def test_without_the_package() -> None:
+    program = (
+        "import sys; sys.modules['obstore'] = None\n"
+        "from shardfs.remotes.registry import check_url\n"
+        "try: check_url('s3://bucket/demo')\n"
+        "except Exception as e: print(type(e).__name__, e)\n"
+        "check_url('http://127.0.0.1/demo')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "UsageError remotes in object storage need a package more: pip install 'shardfs[s3]'\n"
+
+
+def test_nothing_is_imported_before_it_is_needed() -> None:
+    program = (
+        "import sys, shardfs.remotes.registry as r\n"
+        "r.check_url('http://127.0.0.1/demo')\n"
+        "print('obstore' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
