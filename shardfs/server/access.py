@@ -51,11 +51,13 @@ class Caller(NamedTuple):
         address: where it came from.
         token: what was shown; None: nothing.
         permission: what the sender may do in the repository that is asked for.
+        is_public: whether everybody may read there.
     """
 
     address: str
     token: Token | None
     permission: Permission
+    is_public: bool = False
 
     @property
     def author(self) -> str:
@@ -103,11 +105,10 @@ class Access:
         address = self.address(request)
         token = self._token(request, address)
         anonymous = self._rules.get().anonymous(target.repository)
-        allowed = self.anonymous if anonymous is None else anonymous
-        if token is not None:
-            allowed = max(allowed, token.permission_for(target.repository))
-        caller = Caller(address, token, allowed)
-        if allowed < needed:
+        open_to_all = self.anonymous if anonymous is None else anonymous
+        own = Permission.NONE if token is None else token.permission_for(target.repository)
+        caller = Caller(address, token, max(open_to_all, own), open_to_all >= Permission.READ)
+        if caller.permission < needed:
             self._refuse(caller, needed, target.repository)
         request[_CALLER] = caller
 
@@ -190,6 +191,13 @@ def caller_of(request: web.Request) -> Caller:
     found = request[_CALLER]
     assert isinstance(found, Caller)
     return found
+
+
+def keep_private(request: web.Request, response: web.StreamResponse) -> None:
+    """Let no cache between server and client hand out to everybody what not everybody may read."""
+    kept = response.headers.get("Cache-Control", "")
+    if not caller_of(request).is_public:
+        response.headers["Cache-Control"] = kept.replace("public", "private") if kept else "private, no-cache"
 
 
 def challenge(status: int) -> dict[str, str]:

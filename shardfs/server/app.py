@@ -16,7 +16,7 @@ from aiohttp import web
 from shardfs import __version__
 from shardfs.errors import StoreError
 from shardfs.exposition import CONTENT_TYPE
-from shardfs.server.access import Access, caller_of
+from shardfs.server.access import Access, caller_of, keep_private
 from shardfs.server.failures import Handler, answer_failures
 from shardfs.server.handlers import Handlers
 from shardfs.server.limits import Limits
@@ -124,7 +124,9 @@ def assemble(
         let_in(request, target)
         begin(request, target)
         with traffic.uploads.hold() if (request.method, target.endpoint) in _UPLOADS else nullcontext():
-            return await handler(request, target)
+            response = await handler(request, target)
+        keep_private(request, response)
+        return response
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
         yield

@@ -99,6 +99,18 @@ def test_other_repositories_cannot_be_told_from_nothing(guarded: Guarded, endpoi
     assert not (guarded.root / "nope").exists()
 
 
+def test_shared_caches_keep_what_everybody_may_read_and_nothing_else(guarded: Guarded) -> None:
+    (path,) = list((guarded.root / "demo/packs").rglob("*.pack"))[:1]
+    name = f"/demo/packs/{path.parent.name}/{path.name}"
+    kept = guarded.ask("read", "GET", name).headers["Cache-Control"]
+    assert kept.startswith("private,")
+    assert "immutable" in kept
+    with serving(guarded.root, "anonymous=READ") as server:
+        assert ask(server.url, "GET", name).headers["Cache-Control"].startswith("public,")
+        shown = f"Bearer {guarded.tokens['read']}"
+        assert ask(server.url, "GET", name, Authorization=shown).headers["Cache-Control"].startswith("public,")
+
+
 def test_pages_of_the_server(guarded: Guarded) -> None:
     assert ask(guarded.url, "GET", "/healthz").status == 200
 
