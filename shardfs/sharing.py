@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardfs import config
@@ -15,7 +16,7 @@ from shardfs.history import branches
 from shardfs.progress import Progress
 
 if TYPE_CHECKING:
-    from shardfs.transfer import fetch, pull, push
+    from shardfs.transfer import fetch, publish, published, pull, push
 
 
 class Sharing(Caching):
@@ -176,3 +177,33 @@ class Sharing(Caching):
             from shardfs.transfer import mirror
 
             mirror.refresh(self.store, self.url, self.remote("origin"))
+
+    def publish(
+        self, folder: Path, *, keep_s: float = 3600.0, progress: Progress | None = None
+    ) -> publish.PublishReport:
+        """Make a folder a copy of this repository that any web server can serve, for reading.
+
+        Args:
+            folder: made when missing; else one that was published to before. Readers find a whole repository in it
+                at every moment.
+            keep_s: seconds that packs stay after they were listed for the last time.
+            progress: told the packs that are there and all.
+
+        Raises:
+            UsageError: the folder holds something else, or this is a lazy clone.
+            LockedError, OutOfSpaceError, ReadOnlyError, StoreError: readers see what they saw before.
+        """
+        from shardfs.transfer import publish
+
+        return publish.publish(self.store, folder, keep_s=keep_s, read_only=self.read_only, progress=progress)
+
+    @staticmethod
+    def check_published(folder: Path, progress: Progress | None = None) -> published.PublishedReport:
+        """Read every byte of a folder that was published to, and look for all that its branches and tags need.
+
+        Raises:
+            RepositoryNotFoundError: nothing was published there. MalformedError: a listing is damaged.
+        """
+        from shardfs.transfer import published
+
+        return published.check_published(folder, progress)

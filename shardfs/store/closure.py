@@ -66,8 +66,13 @@ def new_commits(
     return [id_ for id_ in reversed(found) if id_ not in old]
 
 
-def check_closure(store: Store, tip: CommitId) -> None:
+def check_closure(store: Store, tip: CommitId, complete: Iterable[CommitId] | None = None) -> None:
     """Return if all commits, trees, manifests and chunks that `tip` needs are in local packs.
+
+    Args:
+        store: where they must be.
+        tip: the commit.
+        complete: commits of which that is known; None: those that refs name.
 
     Raises:
         ConflictError: something is missing; the message names it.
@@ -75,7 +80,7 @@ def check_closure(store: Store, tip: CommitId) -> None:
         FormatError: an object breaks its format, or is of a newer one.
     """
     try:
-        _Closure(store).check(tip)
+        _Closure(store).check(tip, store.refs.list().values() if complete is None else complete)
     except NotFoundError as error:
         msg = f"commit {tip.hex()[:12]} is not complete here: {error}; push what is missing first"
         raise ConflictError(msg) from error
@@ -87,8 +92,8 @@ class _Closure:
         self._commits: dict[CommitId, Commit] = {}
         self._complete: set[bytes] = set()  # ids below which nothing is missing
 
-    def check(self, tip: CommitId) -> None:
-        known = filter(self._is_readable, self._store.refs.list().values())
+    def check(self, tip: CommitId, complete: Iterable[CommitId]) -> None:
+        known = filter(self._is_readable, complete)
         for commit_id in new_commits(self._commit, [tip], known, self._is_readable):
             commit = self._commit(commit_id)
             before = self._commit(commit.parents[0]) if commit.parents else None

@@ -54,6 +54,7 @@ SECTIONS: Final[dict[str, dict[str, str]]] = {
         "login": "Keep a token that opens a remote.",
         "logout": "Forget that token.",
         "serve": "Serve repositories over HTTP.",
+        "publish": "Make files that any web server can serve.",
         "token": "Make, list and revoke what opens a server.",
     },
     "Care": {
