@@ -216,7 +216,7 @@ class Repository(Sharing):
         """
         watch = partial(self._ahead.watch, path=path)
         rescue = partial(self._rescue, path=path)
-        return FileReader(entry, self.objects, self.reader, watch, self.reader.holds, rescue)
+        return FileReader(entry, self.objects, self.reader, watch, self.reader.holds, rescue, self._tier.chunk)
 
     def file_facts(self, entry: FileEntry) -> facts.FileFacts:
         """How a file of a commit is stored: chunks, stored and local bytes, codecs."""
@@ -386,6 +386,7 @@ class Repository(Sharing):
             "plain_files": self._tier.counters(),
             "prefetch": self._ahead.counters(self.reader.ahead_bytes),
             "remote": self.reader.traffic,
+            "remotes": self._remote_counts(),
         }
 
     def verify(self, *, remote: bool = False, progress: Progress | None = None) -> verify.VerifyReport:

@@ -22,6 +22,7 @@ from shardfs.staging.area import Area
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer.reader import Reader
+from shardfs.transfer.standings import Standings
 from shardfs.transfer.tier import Tier
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Wiring:
             limit_bytes=self.settings.cache_size,
             free_floor_bytes=self.settings.cache_min_free,
         )
+        standings = Standings(list(self.settings.remotes))
         self.reader = Reader(
             self.store,
             cache=self._cache,
@@ -68,6 +70,7 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=self.settings.memory_budget,
             deadline_s=self.settings.deadline_s,
+            standings=standings,
         )
         self.chunks = Reader(
             self.store,
@@ -76,6 +79,7 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
             deadline_s=self.settings.deadline_s,
+            standings=standings,
         )
         self.objects = Objects(self.reader)
         orders = Orders(self.store.layout.orders, writable=os.access(store_path, os.W_OK))
@@ -90,19 +94,21 @@ class Wiring:
     def close(self) -> None:
         """Release files, connections and locks."""
         with self._guard:
-            for area in self._areas.values():
-                area.close()
-            for remote in self._remotes.values():
-                remote.close()
-            self._tier.close()
-            self._ahead.close()
-            self._ahead_once.close()
-            self.reader.close()
-            self.chunks.close()
-            self._cache.close()
-            self.store.close()
-            self._areas.clear()
-            self._remotes.clear()
+            areas, self._areas = self._areas, {}
+        for area in areas.values():
+            area.close()
+        # Threads end here, which may be asking for a remote: nothing that they need is held meanwhile.
+        self._tier.close()
+        self._ahead.close()
+        self._ahead_once.close()
+        self.reader.close()
+        self.chunks.close()
+        with self._guard:
+            remotes, self._remotes = self._remotes, {}
+        for remote in remotes.values():
+            remote.close()
+        self._cache.close()
+        self.store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +137,8 @@ class Wiring:
 
     def open_once(self, entry: FileEntry) -> FileReader:
         """The content of a file that is read from front to back: few of its chunks stay in memory."""
-        return FileReader(entry, self.objects, self.chunks, self._ahead_once.watch, rescue=self._rescue)
+        watch = self._ahead_once.watch
+        return FileReader(entry, self.objects, self.chunks, watch, rescue=self._rescue, near=self._tier.chunk)
 
     def _rescue(self, entry: FileEntry, chunk: ChunkRef, offset: int, path: bytes = b"") -> bytes | None:
         """A chunk that cannot be read, from a plain file; offline it is said what of the file is missing."""

@@ -68,6 +68,7 @@ class FileReader:
         watch: Watching | None = None,
         holds: Callable[[ChunkId], bool] = lambda _id: False,
         rescue: Rescue = lambda _entry, _chunk, _offset: None,
+        near: Rescue = lambda _entry, _chunk, _offset: None,
     ) -> None:
         """Open a file.
 
@@ -78,13 +79,14 @@ class FileReader:
             watch: makes the watcher of the reads; None for none.
             holds: whether `chunks` has a chunk in memory.
             rescue: gives chunks that `chunks` cannot.
+            near: asked for each chunk that is not in memory before `chunks` is.
         """
         self.entry = entry
         self.manifest = manifest_of(entry, objects)
         self._chunks = chunks
         self._holds = holds
         self._rescue = rescue
-        self._is_rescued = False
+        self._near = near
         self._watcher = None if watch is None else watch(entry, self.manifest, self._unwatched)
 
     @property
@@ -139,8 +141,8 @@ class FileReader:
         return parts
 
     def _chunk(self, chunk: ChunkRef, offset: int) -> bytes:
-        # Who was rescued once does not wait for a silent remote again.
-        if self._is_rescued and (data := self._rescue(self.entry, chunk, offset)) is not None:
+        # Before any remote: one that is silent would be waited for, though the bytes are here.
+        if not self._holds(chunk.id) and (data := self._near(self.entry, chunk, offset)) is not None:
             return data
         try:
             return self._chunks.chunk(chunk.id, chunk.size)
@@ -148,7 +150,6 @@ class FileReader:
             data = self._rescue(self.entry, chunk, offset)
             if data is None:
                 raise
-            self._is_rescued = True
             return data
 
 

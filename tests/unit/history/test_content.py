@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from shardfs.errors import ChunkNotFoundError, ObjectCorruptedError
+from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import ContentFile, FileReader, manifest_of
 from shardfs.history.objects import Objects
@@ -46,6 +47,20 @@ def test_only_the_chunks_of_the_range_are_read(memory: Memory) -> None:
     assert len(memory.reads) == 1
     reader.read_at(63, 2)
     assert len(memory.reads) == 3
+
+
+def test_what_is_near_is_read_before_anybody_is_asked(memory: Memory) -> None:
+    """A whole copy on this disk that nobody checked yet, and a remote that is silent."""
+    entry = memory.put_file(b"f", DATA, 64)
+    bad = manifest_of(entry, Objects(memory)).chunks[3].id
+
+    def near(_: FileEntry, chunk: ChunkRef, offset: int) -> bytes | None:
+        return None if chunk.id == bad else DATA[offset : offset + chunk.size]
+
+    reader = FileReader(entry, Objects(memory), memory, near=near)
+    memory.reads.clear()
+    assert reader.read_at(0, len(DATA)) == DATA
+    assert memory.reads == [bad]
 
 
 def test_pieces_are_what_a_read_gives_and_tell_what_is_in_memory(memory: Memory) -> None:
