@@ -193,11 +193,12 @@ def caller_of(request: web.Request) -> Caller:
     return found
 
 
-def keep_private(request: web.Request, response: web.StreamResponse) -> None:
-    """Let no cache between server and client hand out to everybody what not everybody may read."""
+def keep_private(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """The answer, marked so that no cache on its way hands out to everybody what not everybody may read."""
     kept = response.headers.get("Cache-Control", "")
     if not caller_of(request).is_public:
         response.headers["Cache-Control"] = kept.replace("public", "private") if kept else "private, no-cache"
+    return response
 
 
 def challenge(status: int) -> dict[str, str]:

@@ -124,9 +124,7 @@ def assemble(
         let_in(request, target)
         begin(request, target)
         with traffic.uploads.hold() if (request.method, target.endpoint) in _UPLOADS else nullcontext():
-            response = await handler(request, target)
-        keep_private(request, response)
-        return response
+            return keep_private(request, await handler(request, target))
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
         yield
