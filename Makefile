@@ -40,6 +40,7 @@ soak: setup
 faults: setup
 	$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200) $(FLAGS)
 	$(BIN)/python -m tests.faults.killing_transfer --rounds $(or $(SEEDS),200)
+	PUSHES=$(or $(SEEDS),200) $(BIN)/python -m pytest --timeout 1200 tests/faults/test_races.py
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.fuzz_codecs
