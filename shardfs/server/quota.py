@@ -9,13 +9,15 @@ from types import TracebackType
 from aiohttp import web
 
 from shardfs.errors import OutOfSpaceError
+from shardfs.server.receiving import unfinished
 from shardfs.store.store import Store
 
 
 class Quotas:
     """Room for what is being sent, so that two uploads at once cannot take the same room. Safe to share.
 
-    The index of a repository says what it has; so a restart changes nothing, and what gc deletes is free again.
+    The index of a repository and the files of unfinished uploads say what it has; so a restart changes nothing, and
+    what is deleted is free again.
 
     Args:
         limit_of: most bytes of packs of a repository; None: as many as the disk takes.
@@ -47,7 +49,8 @@ class Quotas:
         with self._guard:
             packs: dict[bytes, int] = dict(store.index.packs().items())
             coming = {kept.id: kept.size for kept in self._reserved.get(repository, ())}
-            used = sum({**coming, **packs}.values())
+            parts = {part: here for part, here in unfinished(store.layout).items() if part != id_}
+            used = sum({**parts, **coming, **packs}.values())
             if id_ not in packs and id_ not in coming and used + size > limit:
                 msg = f"{repository} has a quota of {limit} bytes and uses {used}; {size} more do not fit"
                 raise OutOfSpaceError(msg)

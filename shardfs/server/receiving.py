@@ -28,6 +28,7 @@ Runner = Callable[..., asyncio.Future[Any]]
 IDLE_S: Final = 60.0  # seconds that a client may send nothing in the middle of a body
 _BLOCK_SIZE: Final = 4 << 20  # bytes handed to a thread at once
 _MARGIN: Final = 64 << 20  # bytes of disk that an upload must leave free
+_PART: Final = "part-"  # begins the names of files of packs that are coming in
 _SILENT_S: Final = 1.0  # without a byte, after which another connection may go on with the same pack
 _USELESS: Final = (FormatError, NotFoundError, OutOfSpaceError, web.HTTPRequestEntityTooLarge)
 """After these the bytes that came are of no use, or in the way."""
@@ -214,8 +215,17 @@ class Uploads:
             upload.ended.set()
 
 
+def unfinished(layout: Layout) -> dict[bytes, int]:
+    """Bytes on the disk of packs that did not arrive as a whole, or not yet, by id."""
+    found: dict[bytes, int] = {}
+    for path in layout.tmp.glob(f"{_PART}*"):
+        with suppress(OSError, ValueError):  # arrived meanwhile; not of this server
+            found[bytes.fromhex(path.name.removeprefix(_PART))] = path.stat().st_size
+    return found
+
+
 def _part(layout: Layout, pack_id: PackId) -> Path:
-    return layout.tmp / f"part-{pack_id.hex()}"
+    return layout.tmp / f"{_PART}{pack_id.hex()}"
 
 
 def _begin_and_end(request: web.Request) -> tuple[int, int | None]:

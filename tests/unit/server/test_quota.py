@@ -54,6 +54,17 @@ def test_what_is_here_or_on_its_way_needs_no_room(store: Store) -> None:
             pass
 
 
+def test_unfinished_uploads_count(store: Store) -> None:
+    limit = used(store) + 100
+    quotas = Quotas(lambda _: limit)
+    (store.layout.tmp / f"part-{b'a'.hex() * 32}").write_bytes(bytes(70))
+    (store.layout.tmp / "part-of-something").write_bytes(bytes(70))
+    with pytest.raises(OutOfSpaceError, match="31 more do not fit"):
+        quotas.reserve("demo", store, b"b" * 32, 31)
+    with quotas.reserve("demo", store, b"a" * 32, 100):  # the rest of it comes
+        pass
+
+
 def test_repositories_have_room_each(store: Store, tmp_path: Path) -> None:
     other, _ = make_store(tmp_path / "other", 0)
     limits = {"demo": 0, "other": 50, "free": None}
