@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardfs.formats.commit import Commit
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.formats.tree import FileEntry
+from shardfs.history.content import manifest_of
 from shardfs.progress import Progress, no_progress
 from shardfs.wiring import Wiring
 
 if TYPE_CHECKING:
     # Part of the facade: who shows the results names their types.
+    from shardfs.transfer.absence import Absent as Absent
+    from shardfs.transfer.contents import Picked
     from shardfs.transfer.keeping import PinState as PinState
     from shardfs.transfer.warming import Files, Warmer
     from shardfs.transfer.warming import Presence as Presence
     from shardfs.transfer.warming import WarmReport as WarmReport
+
+
+class Prefetched(NamedTuple):
+    """What was prefetched, or would be.
+
+    Attributes:
+        files: distinct contents that were asked for; with a pattern, files with tensors of that name.
+        bytes: size of their chunks; with a pattern, of those that hold these tensors.
+        tensors: how many matched; None without a pattern.
+        chunks: how many came, those included that others are differences to.
+        fetched_bytes: their stored size.
+    """
+
+    files: int
+    bytes: int
+    tensors: int | None
+    chunks: int
+    fetched_bytes: int
 
 
 class Caching(Wiring):
@@ -51,31 +72,62 @@ class Caching(Wiring):
         return self._warmer().presence(self._selected(rev, path)[1])
 
     def warm(
-        self,
-        rev: str,
-        path: str = "",
-        *,
-        tensors: str | None = None,
-        page_cache: bool = False,
-        progress: Progress | None = None,
+        self, rev: str, path: str = "", *, page_cache: bool = False, progress: Progress | None = None
     ) -> WarmReport:
         """Bring files at or below a path of a revision here and make plain files of them.
 
         Args:
             rev: the revision.
             path: of a file or directory; empty for all.
-            tensors: pattern of names; then only the chunks of those tensors are brought, and no file is made.
             page_cache: also read the plain files, so that the kernel has them in memory.
             progress: called with bytes done, bytes in all and a name.
 
         Raises:
-            PathNotFoundError: no such path or tensor. OutOfSpaceError: the files do not fit into the cache. Errors of
+            PathNotFoundError: no such path. OutOfSpaceError: the files do not fit into the cache. Errors of
                 reading: what came before them is here and is not fetched again.
         """
-        files, tell = self._selected(rev, path)[1], progress or no_progress
-        if tensors is not None:
-            return self._warmer().warm_tensors(files, tensors, tell)
-        return self._warmer().warm(files, tell, page_cache=page_cache)
+        files = self._selected(rev, path)[1]
+        return self._warmer().warm(files, progress or no_progress, page_cache=page_cache)
+
+    def prefetch(
+        self, rev: str, path: str = "", *, tensors: str | None = None, progress: Progress | None = None
+    ) -> Prefetched:
+        """Bring contents at or below a path of a revision into the cache, as they are stored.
+
+        Args:
+            rev: the revision.
+            path: of a file or directory; empty for all.
+            tensors: pattern of names; then only the chunks of those tensors of model files come.
+            progress: called with bytes done, bytes in all and a name.
+
+        Raises:
+            PathNotFoundError: no such path or tensor. OutOfSpaceError: the cache cannot keep them. Errors of reading:
+                what came before them is here and is not fetched again.
+        """
+        from shardfs.transfer import contents
+
+        picked = self._picked(rev, path, tensors)
+        lack = contents.lack(picked.chunks, self.store.index, self._cache)
+        self._warmer().prefetch(picked, progress or no_progress)
+        return Prefetched(picked.files, picked.bytes, picked.tensors, lack.chunks, lack.bytes)
+
+    def plan_prefetch(self, rev: str, path: str = "", *, tensors: str | None = None) -> Prefetched:
+        """What `prefetch` would bring; only manifests and, for tensors, headers of files are read."""
+        from shardfs.transfer import contents
+
+        picked = self._picked(rev, path, tensors)
+        lack = contents.lack(picked.chunks, self.store.index, self._cache)
+        return Prefetched(picked.files, picked.bytes, picked.tensors, lack.chunks, lack.bytes)
+
+    def absent(self, rev: str, path: str = "") -> list[Absent]:
+        """Files at or below a path of a revision that cannot be read without a remote."""
+        from shardfs.transfer import absence
+
+        files = self._selected(rev, path)[1]
+        files = [(p, entry) for p, entry in files if not self._warmer().holds(entry)]
+        return list(
+            absence.absent(((p, manifest_of(e, self.objects)) for p, e in files), self.store.index, self._cache)
+        )
 
     def pins(self) -> list[PinState]:
         """What this user has pinned, in all repositories, and how much of it is here."""
@@ -132,6 +184,11 @@ class Caching(Wiring):
 
         id_, commit = self.commit_of(rev)
         return id_, warming.select(self.objects, commit.tree, path)
+
+    def _picked(self, rev: str, path: str, tensors: str | None) -> Picked:
+        from shardfs.transfer import contents
+
+        return contents.pick(self._selected(rev, path)[1], self.objects, self.chunks, tensors)
 
     def _warmer(self) -> Warmer:
         from shardfs.transfer import warming

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,12 @@ from shardfs.errors import UsageError
 from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
 from shardfs.history import branches
-from shardfs.progress import Progress
+from shardfs.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from shardfs.transfer import fetch, publish, published, pull, push
+    from shardfs.transfer import publish, published, pull, push, survey
+    from shardfs.transfer.fetch import FetchPlan, FetchReport
+    from shardfs.transfer.filters import Filter
 
 
 class Sharing(Caching):
@@ -30,8 +32,12 @@ class Sharing(Caching):
     def _follow(self, branch: str, old: CommitId | None, new: CommitId) -> None:
         """Update unchanged files of the work tree before a branch moves; raises to stop that."""
 
+    @abstractmethod
+    def current_branch(self) -> str | None:
+        """Short name of the branch that HEAD names; None when HEAD is detached."""
+
     def remotes(self) -> dict[str, str]:
-        """URLs by name."""
+        """URLs by name, in the order in which they are asked."""
         return dict(self.settings.remotes)
 
     def add_remote(self, name: str, url: str) -> None:
@@ -54,29 +60,131 @@ class Sharing(Caching):
             config.set_remote(self.store.layout.config, name, None)
             branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
             self.store.forget_place(name)
-        with self._guard:
-            connection = self._remotes.pop(name, None)
-        if connection is not None:
-            connection.close()
+        self._reopen(name)
+
+    def rename_remote(self, old: str, new: str) -> None:
+        """Give a remote another name, with its remote-tracking branches and all that is known of it.
+
+        Raises:
+            RefNotFoundError: no such remote. AlreadyExistsError: the name is taken. UsageError: it is none.
+        """
+        with self._writable().lock.hold("remote"):
+            config.rename_remote(self.store.layout.config, old, new)
+            for name, commit in self.store.refs.list(f"{REMOTES}{old}/").items():
+                target = f"{REMOTES}{new}/{name.removeprefix(f'{REMOTES}{old}/')}"
+                self.store.refs.move(target, self.store.refs.get(target), commit, message=f"remote: renamed {old}")
+            branches.delete_all(self.store.refs, f"{REMOTES}{old}/")
+            known = self.store.index.packs(old)
+            self.store.index.add_packs(((id_, size, ()) for id_, size in known.items()), place=new)
+            self.store.forget_place(old)
+        self._reopen(old)
+
+    def set_remote_url(self, name: str, url: str) -> None:
+        """Say where a remote is now. What was known of it is asked anew by the next fetch.
+
+        Raises:
+            RefNotFoundError: no such remote. UsageError: a bad URL.
+        """
+        from shardfs.remotes import credentials, registry
+
+        registry.check_url(url)
+        with self._writable().lock.hold("remote"):
+            config.set_remote_url(self.store.layout.config, name, credentials.without_login(url))
+        credentials.keep(url)
+        self._reopen(name)
+
+    def prefer_remote(self, name: str) -> None:
+        """Have a remote asked before all others from now on. Raises RefNotFoundError."""
+        with self._writable().lock.hold("remote"):
+            config.prefer_remote(self.store.layout.config, name)
+        self._reopen(name)
+
+    def set_upstream(self, branch: str, remote: str) -> None:
+        """Remember which remote a branch (short name) is pulled from. Raises RefNotFoundError."""
+        with self._writable().lock.hold("remote"):
+            config.set_upstream(self.store.layout.config, self._branch(branch), remote)
         self.settings = config.load(self.store_path / "config.toml")
 
+    def default_remote(self, branch: str | None = None) -> str:
+        """The remote of a branch (None: the current one): its upstream, else origin, else the one asked first."""
+        found = self.settings.upstreams.get(branch or self.current_branch() or "")
+        if found is not None and found in self.settings.remotes:
+            return found
+        return "origin" if "origin" in self.settings.remotes else next(iter(self.settings.remotes), "origin")
+
+    def remote_state(self, name: str) -> survey.RemoteState:
+        """What a remote has now beside what is here; asks it. Raises RefNotFoundError: no such remote."""
+        from shardfs.transfer import survey
+
+        return survey.survey(self.store, self.objects, self.remote(name))
+
     def fetch(
-        self, remote: str = "origin", *, full: bool = False, prune: bool = False, progress: Progress | None = None
-    ) -> fetch.FetchReport:
-        """Get history and metadata of a remote (`full`: all bytes), move its remote-tracking branches."""
-        from shardfs.transfer import fetch
-        from shardfs.transfer.filters import Filter
+        self,
+        remote: str | None = None,
+        places: Sequence[tuple[str, str]] = (),
+        *,
+        full: bool = False,
+        tensors: str | None = None,
+        prune: bool = False,
+        progress: Progress | None = None,
+    ) -> FetchReport:
+        """Get history and metadata of a remote, move its remote-tracking branches, and copy contents into packs here.
+
+        Args:
+            remote: its name; None for the current branch's.
+            places: revisions and paths whose contents are copied.
+            full: copy all contents. Without places and this, those that the filters of the clone pick are.
+            tensors: pattern of names; of the places only the chunks of these tensors are copied.
+            prune: delete remote-tracking branches that are gone at the remote.
+            progress: called with bytes done, bytes in all and a name.
+
+        Raises:
+            RemoteError, RepositoryNotFoundError: by the remote. RevisionNotFoundError, PathNotFoundError: no such
+                place. OutOfSpaceError: the contents do not fit.
+        """
+        from shardfs.transfer import contents, fetch
 
         self._writable()
-        wanted = Filter(everything=True) if full else None
-        return fetch.fetch(
-            self.store, self.remote(remote), wanted=wanted, prune=prune, others=self.remote, progress=progress
+        name, tell = remote or self.default_remote(), progress or no_progress
+        wanted = self._wanted(name, full=full)
+        report = fetch.fetch(
+            self.store, self.remote(name), wanted=wanted, prune=prune, others=self.remote, progress=progress
         )
+        ids: Iterable[bytes] = ()
+        if places:
+            ids = self._chunks_at(places, tensors)
+        elif wanted.picks:
+            ids = fetch.picked(self.objects, report.refs, wanted)
+        kept = contents.keep(self.store, self.chunks, ids, tell)
+        report.kept, report.kept_bytes = kept
+        return report
+
+    def plan_fetch(
+        self,
+        remote: str | None = None,
+        places: Sequence[tuple[str, str]] = (),
+        *,
+        full: bool = False,
+        tensors: str | None = None,
+        prune: bool = False,
+    ) -> FetchPlan:
+        """What `fetch` would do, with the same arguments; changes nothing here. What filters pick is not counted."""
+        from shardfs.transfer import contents, fetch
+
+        name = remote or self.default_remote()
+        planned = fetch.plan_fetch(self.store, self.remote(name), wanted=self._wanted(name, full=full), prune=prune)
+        lack = contents.lack(self._chunks_at(places, tensors), self.store.index, None)
+        return planned._replace(contents=lack.chunks, contents_bytes=lack.bytes)
 
     def pull(
-        self, remote: str = "origin", branch: str | None = None, progress: Progress | None = None
+        self, remote: str | None = None, branch: str | None = None, progress: Progress | None = None
     ) -> pull.PullReport:
         """Fetch, then move a branch forward to the remote's and update unchanged files of the work tree.
+
+        Args:
+            remote: its name; None for the branch's.
+            branch: short name; None for the current one.
+            progress: called with bytes done, bytes in all and a name.
 
         Raises:
             NotFastForwardError: both have commits that the other lacks.
@@ -85,11 +193,12 @@ class Sharing(Caching):
         from shardfs.transfer import pull
 
         name = self._branch(branch)
-        self.fetch(remote, progress=progress).check_followed(self.store.refs, remote, BRANCHES + name)
+        source = remote or self.default_remote(name)
+        self.fetch(source, progress=progress).check_followed(self.store.refs, source, BRANCHES + name)
         return pull.fast_forward(
             self.store,
             self.objects,
-            remote,
+            source,
             name,
             author=self.settings.author,
             before_move=lambda old, new: self._follow(name, old, new),
@@ -207,3 +316,20 @@ class Sharing(Caching):
         from shardfs.transfer import published
 
         return published.check_published(folder, progress)
+
+    def _reopen(self, name: str) -> None:
+        """Use the settings as they are now, and no connection that was made by other ones."""
+        with self._guard:
+            connection = self._remotes.pop(name, None)
+        if connection is not None:
+            connection.close()
+        self.settings = config.load(self.store_path / "config.toml")
+
+    def _wanted(self, remote: str, *, full: bool) -> Filter:
+        from shardfs.transfer import filters
+
+        wanted = filters.parse(self.settings.filters.get(remote, ()))
+        return filters.Filter(everything=True, branches=wanted.branches) if full else wanted
+
+    def _chunks_at(self, places: Sequence[tuple[str, str]], tensors: str | None) -> set[bytes]:
+        return {id_ for rev, path in places for id_ in self._picked(rev, path, tensors).chunks}

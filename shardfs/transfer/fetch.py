@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -23,6 +23,9 @@ from shardfs.errors import (
 )
 from shardfs.formats.ids import CommitId, Kind, PackId
 from shardfs.formats.ref import BRANCHES, TAGS, PackSize, RefMove
+from shardfs.formats.tree import FileEntry
+from shardfs.history import paths
+from shardfs.history.content import manifest_of
 from shardfs.history.objects import Objects
 from shardfs.history.walk import ancestors
 from shardfs.progress import Progress, no_progress
@@ -30,6 +33,7 @@ from shardfs.remotes.base import Remote, RemoteRefs, read_pack_tail
 from shardfs.store.index import LOCAL, Index
 from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
+from shardfs.transfer import plan
 from shardfs.transfer.download import PackSource, download
 from shardfs.transfer.filters import Filter
 from shardfs.transfer.follow import follow, prune_refs, tracking_name
@@ -53,7 +57,8 @@ class FetchReport:
         forgotten: packs that the remote has no longer.
         objects: objects that were stored here.
         bytes: bytes that came from remotes.
-        kept: chunks that were asked for by name or filter and came.
+        kept: chunks that were asked for by place or picked by a filter, and copied here.
+        kept_bytes: their stored size.
     """
 
     head: str | None = None
@@ -65,6 +70,7 @@ class FetchReport:
     objects: int = 0
     bytes: int = 0
     kept: int = 0
+    kept_bytes: int = 0
 
     def check_followed(self, refs: RefStore, remote: str, name: str) -> None:
         """Return if what follows a ref of the remote is where that is, or if the remote has no such ref.
@@ -84,7 +90,7 @@ class FetchPlan(NamedTuple):
         moves: refs here that would move, pruned ones included.
         packs: packs that would be learned, or copied.
         bytes: of the requests for them: of packs that are learned their ends, where the tables and most objects are.
-        contents: chunks that would be copied by name; what a filter picks is known after the fetch.
+        contents: chunks that would be copied by place; what a filter picks is known after the fetch.
         contents_bytes: their stored size, bases included.
     """
 
@@ -163,6 +169,29 @@ def plan_fetch(store: Store, remote: Remote, *, wanted: Filter | None = None, pr
     lacking = _lacking(store.index, remote.name, remote.list_packs(), full=wanted.whole_packs)
     size = sum(pack.size if wanted.whole_packs else min(pack.size, TAIL_GUESS) for pack in lacking)
     return FetchPlan(list(moves.values()), len(lacking), size)
+
+
+def picked(objects: Objects, refs: Mapping[str, CommitId], wanted: Filter) -> set[bytes]:
+    """The chunks that a filter picks: of all versions of its branches, or of files of the newest ones.
+
+    Args:
+        objects: history.
+        refs: by full name at the remote; branches that are not complete here are passed over.
+        wanted: the filter.
+
+    Raises:
+        NotFoundError, IntegrityError, RemoteError: a tree or manifest cannot be read.
+    """
+    tips = plan.readable(objects, [commit for name, commit in refs.items() if name.startswith(BRANCHES)])
+    if wanted.everything:
+        return set(plan.closure(objects, tips).chunks)
+    trees = {objects.commit(tip).tree for tip in tips}
+    files = {entry: None for tree in trees for path, entry in paths.files(objects, tree) if _takes(wanted, path, entry)}
+    return {chunk.id for entry in files for chunk in manifest_of(entry, objects).chunks}
+
+
+def _takes(wanted: Filter, path: paths.Path, entry: FileEntry) -> bool:
+    return wanted.takes(paths.show(path), entry.size)
 
 
 def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Files of a revision brought here before they are needed: whole as plain files, or the chunks of some tensors."""
+"""Files of a revision brought into the cache before they are needed: as plain files, or as they are stored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -15,20 +14,17 @@ from shardfs.formats.ids import TreeId
 from shardfs.formats.manifest import ChunkRef, Manifest
 from shardfs.formats.tree import DirEntry, FileEntry
 from shardfs.history import paths
-from shardfs.history.content import FileReader, manifest_of
+from shardfs.history.content import manifest_of
 from shardfs.history.objects import Objects
 from shardfs.progress import Progress
 from shardfs.store.cache import Cache
 from shardfs.store.index import Index
-from shardfs.tensors import Detector
+from shardfs.transfer import contents
+from shardfs.transfer.contents import Picked
 from shardfs.transfer.facts import readable
-from shardfs.transfer.parallel import in_order
 from shardfs.transfer.reader import Reader
 from shardfs.transfer.tier import Tier, content_of
 
-THREADS: Final = 8  # chunks that are read at the same time
-AHEAD_BYTES: Final = 32 << 20  # of plaintext that waits for its turn
-_BATCH: Final = 32  # chunks, usually of 1 MiB, that a remote is asked for at a time
 _KEPT_BYTES: Final = 8 << 20  # of chunks that are brought before the cache must have them
 _POLL_S: Final = 0.1  # how often to look whether others have finished
 _KEPT_S: Final = 5.0  # for which the cache may take to keep what came
@@ -42,9 +38,8 @@ class WarmReport:
     """What `warm` did.
 
     Attributes:
-        files: distinct contents that were asked for; with a pattern, files with tensors of that name.
-        bytes: their size; with a pattern, the size of the chunks of those tensors.
-        tensors: how many matched; None without a pattern.
+        files: distinct contents that were asked for.
+        bytes: their size.
         fetched_bytes: of those, what was on no disk here.
         made: plain files that were written.
         made_bytes: their size.
@@ -53,7 +48,6 @@ class WarmReport:
 
     files: int
     bytes: int
-    tensors: int | None = None
     fetched_bytes: int = 0
     made: int = 0
     made_bytes: int = 0
@@ -130,7 +124,7 @@ class Warmer:
             near = readable(ids, self._index, self._cache)
             packs += sum(chunk.size for chunk in chunks if chunk.id in local)
             here += sum(chunk.size for chunk in chunks if chunk.id in near)
-            if self._holds(entry):
+            if self.holds(entry):
                 plain += entry.size
                 plain_files += 1
             else:
@@ -150,7 +144,7 @@ class Warmer:
             chunks = [chunk for _, entry in files for chunk in manifest_of(entry, self._objects).chunks]
             fetched = self._bring(chunks, "fetching", progress)
             return WarmReport(len(files), total, fetched_bytes=fetched)
-        lacking = [(path, entry) for path, entry in files if not self._holds(entry)]
+        lacking = [(path, entry) for path, entry in files if not self.holds(entry)]
         self._check_room(files, lacking)
         far = self._far(chunk for _, entry in lacking for chunk in manifest_of(entry, self._objects).chunks)
         todo, done = sum(entry.size for _, entry in lacking), 0
@@ -162,35 +156,15 @@ class Warmer:
             done += entry.size
             progress(done, todo, paths.show(path))
         loaded = sum(self._load(entry, progress, total) for _, entry in files) if page_cache else 0
-        return WarmReport(len(files), total, None, sum(chunk.size for chunk in far), len(made), sum(made), loaded)
+        return WarmReport(len(files), total, sum(chunk.size for chunk in far), len(made), sum(made), loaded)
 
-    def warm_tensors(self, files: Files, pattern: str, progress: Progress) -> WarmReport:
-        """Bring the chunks of some tensors of model files into the cache.
-
-        Args:
-            files: whose tensors.
-            pattern: of names, as in a shell.
-            progress: told bytes of plaintext.
+    def prefetch(self, picked: Picked, progress: Progress) -> int:
+        """Bring chunks into the cache as they are stored; returns the bytes of those that were on no disk here.
 
         Raises:
-            PathNotFoundError: no tensor has such a name. Errors as `warm`.
+            OutOfSpaceError: the cache could not keep them. Errors of reading a chunk: what came before is here.
         """
-        detector, wanted, tensors, models = Detector(), dict[bytes, ChunkRef](), 0, 0
-        for path, entry in files:
-            reader = FileReader(entry, self._objects, self._reader)
-            layout = detector.detect(reader.read_at, reader.size, b"/".join(path))
-            stretches = () if layout is None else layout.tensors or layout.stretches
-            matching = [stretch for stretch in stretches if fnmatchcase(stretch.name, pattern)]
-            tensors += len(matching)
-            models += bool(matching)
-            for stretch in matching:
-                for span in reader.manifest.locate(stretch.start, stretch.end - stretch.start):
-                    wanted[span.chunk.id] = span.chunk
-        if not tensors:
-            msg = f"no tensor is named {pattern!r}; `shardfs stats REV --by tensor` lists them"
-            raise PathNotFoundError(msg)
-        fetched = self._bring(wanted.values(), pattern, progress)
-        return WarmReport(models, sum(chunk.size for chunk in wanted.values()), tensors, fetched)
+        return self._bring(picked.chunks.values(), "prefetching", progress)
 
     def check_fits(self, sizes: dict[bytes, int], name: str) -> None:
         """See that plain files of these sizes by id can be in the cache together, beside what is pinned.
@@ -212,7 +186,8 @@ class Warmer:
             )
             raise OutOfSpaceError(msg)
 
-    def _holds(self, entry: FileEntry) -> bool:
+    def holds(self, entry: FileEntry) -> bool:
+        """Whether there is a plain file with the content of a file."""
         id_ = content_of(entry)
         return id_ is not None and self._tier.is_on and self._tier.files.holds(id_, entry.size)
 
@@ -238,23 +213,10 @@ class Warmer:
 
     def _blocks(self, manifest: Manifest, tell: partial[None]) -> Iterator[bytes]:
         done = 0
-        for data in self._read(manifest.chunks):
+        for data in contents.read(self._reader, list(manifest.chunks)):
             yield data
             done += len(data)
             tell(done)
-
-    def _read(self, chunks: Iterable[ChunkRef]) -> Iterator[bytes]:
-        def load(chunk: ChunkRef) -> bytes:
-            return self._reader.chunk(chunk.id, chunk.size)
-
-        coming = self._announced(list(chunks))
-        return in_order(load, coming, threads=THREADS, ahead=AHEAD_BYTES, size=lambda chunk: chunk.size)
-
-    def _announced(self, chunks: list[ChunkRef]) -> Iterator[ChunkRef]:
-        """Chunks in order; those of two batches are on their way from a remote when the first of them is taken."""
-        for start in range(0, len(chunks), _BATCH):
-            self._reader.bring(chunks[start : start + 2 * _BATCH])
-            yield from chunks[start : start + _BATCH]
 
     def _far(self, chunks: Iterable[ChunkRef]) -> list[ChunkRef]:
         """Those of some chunks that cannot be read without a network, each once."""
@@ -266,7 +228,7 @@ class Warmer:
         """Bring chunks into the cache; returns the bytes of those that were on no disk here."""
         far = self._far(chunks)
         total, done, kept = sum(chunk.size for chunk in far), 0, 0
-        for data in self._read(far):
+        for data in contents.read(self._reader, far):
             done += len(data)
             progress(done, total, what)
             if done - kept >= _KEPT_BYTES:  # a reader that is faster than the disk leaves chunks out of the cache

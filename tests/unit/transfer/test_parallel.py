@@ -44,7 +44,7 @@ def test_threads_end_when_nobody_takes_more() -> None:
     before = running()
     results = in_order(abs, range(1000), threads=3, ahead=3)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     for thread in threading.enumerate():
         if thread.name == "shardfs-parallel":
             thread.join(20)
