@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from shardfs.repository import Repository
+    from shardfs.transfer.fetch import FetchPlan, FetchReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "clone", "init", "open", "open_remote"]
+__all__ = ["__version__", "clone", "init", "mirror", "open", "open_remote", "plan_clone"]
 
 
 def init(path: str | Path = ".", *, bare: bool = False, branch: str = "main") -> Repository:
@@ -53,6 +54,8 @@ def clone(
     path: str | Path,
     *,
     full: bool = False,
+    filters: Sequence[str] = (),
+    branch: str | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> Repository:
     """Copy history and metadata of a remote into a new repository; bytes come when they are read.
@@ -60,15 +63,50 @@ def clone(
     Args:
         url: a directory or an http(s) address.
         path: directory that is missing or empty.
-        full: copy all bytes now.
+        full: copy all bytes now; the same as the filter "all".
+        filters: what is wanted: "none", "all", "path=GLOB", "size<SIZE", "branch=GLOB". Later fetches keep to those of
+            paths, sizes and branches.
+        branch: follow this branch only, and check it out instead of the remote's HEAD.
         progress: called with bytes done, bytes in all and a name.
 
     Raises:
         RepositoryNotFoundError, RemoteError: nothing was made. AlreadyExistsError: the directory is not empty.
+        UsageError: not a filter. RefNotFoundError: no such branch.
     """
     from shardfs import opening
 
-    return opening.clone(url, Path(path), full=full, progress=progress)
+    return opening.clone(url, Path(path), full=full, filters=filters, branch=branch, progress=progress)
+
+
+def plan_clone(url: str, *, full: bool = False, filters: Sequence[str] = (), branch: str | None = None) -> FetchPlan:
+    """What `clone` with the same arguments would move and transfer at first; makes nothing.
+
+    Raises:
+        RepositoryNotFoundError, RemoteError: by the remote. UsageError: not a filter.
+    """
+    from shardfs import opening
+
+    return opening.plan_clone(url, full=full, filters=filters, branch=branch)
+
+
+def mirror(
+    url: str, path: str | Path, *, progress: Callable[[int, int | None, str], None] | None = None
+) -> FetchReport:
+    """Make a directory a full copy of a remote, or bring such a copy up to date: all packs, branches, tags and HEAD.
+
+    Readers of the directory see each ref only when all that it needs is there. May be interrupted and run again.
+
+    Args:
+        url: a directory or an http(s) address.
+        path: directory that is missing, empty or a mirror of `url`; it is a repository without a work tree.
+        progress: called with bytes done, bytes in all and a name.
+
+    Raises:
+        RepositoryNotFoundError, RemoteError: the copy is as it was. AlreadyExistsError: something else is there.
+    """
+    from shardfs import opening
+
+    return opening.mirror(url, Path(path), progress)
 
 
 def open_remote(url: str) -> Repository:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from shardfs import config, discovery
-from shardfs.errors import AlreadyExistsError
+from shardfs.errors import AlreadyExistsError, RefNotFoundError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
 from shardfs.progress import Progress
 from shardfs.repository import Repository
 from shardfs.store import atomic
 from shardfs.store.layout import Layout
 from shardfs.store.store import Store
+
+if TYPE_CHECKING:
+    from shardfs.transfer.fetch import FetchPlan, FetchReport
 
 _UNFINISHED: Final = "unfinished"  # a file in the store of a clone that is being made: the digest of its URL
 
@@ -35,23 +39,48 @@ def open_at(path: Path) -> Repository:
     return Repository(discovery.find_store(path))
 
 
-def clone(url: str, path: Path, *, full: bool = False, progress: Progress | None = None) -> Repository:
+def clone(
+    url: str,
+    path: Path,
+    *,
+    full: bool = False,
+    filters: Sequence[str] = (),
+    branch: str | None = None,
+    progress: Progress | None = None,
+) -> Repository:
     """See `shardfs.clone`. What a failed clone made is removed again; one that was killed is gone on with."""
     from shardfs.remotes import registry
 
+    wanted = _Wanted(full=full, filters=filters, branch=branch)
     registry.check_url(url)
     store = (path / discovery.STORE_NAME).absolute()
     existed = path.exists()
     with _unfinished(path, store / _UNFINISHED, url):
         repo = Repository(store) if Layout(store).config.exists() else init(path)
         try:
-            _first_fetch(repo, url, full=full, progress=progress)
+            _first_fetch(repo, url, wanted, progress)
         except BaseException:
             repo.close()
             shutil.rmtree(store if existed else path, ignore_errors=True)
             raise
         repo.close()
     return Repository(store)
+
+
+class _Wanted:
+    """What a clone shall have."""
+
+    def __init__(self, *, full: bool, filters: Sequence[str], branch: str | None) -> None:
+        from shardfs.transfer import filters as words
+
+        self.branch = branch
+        self.words = [*filters, *(["all"] if full else []), *([f"branch={branch}"] if branch is not None else [])]
+        self.filter = words.parse(self.words)
+
+    @property
+    def kept(self) -> list[str]:
+        """The words that later fetches keep to: not that all contents were wanted once."""
+        return [word for word in self.words if word not in ("all", "none")]
 
 
 @contextmanager
@@ -88,15 +117,16 @@ def _is_left_by(mark: Path, digest: str) -> bool:
     return mark.read_text("ascii", "replace") in ("", digest)
 
 
-def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress | None) -> None:
+def _first_fetch(repo: Repository, url: str, wanted: _Wanted, progress: Progress | None) -> None:
     if "origin" not in repo.remotes():
         repo.add_remote("origin", url)
-    published = repo.remote("origin").refs()
-    fetched = repo.fetch("origin", full=full, progress=progress)
-    branch = (published.head or BRANCHES + DEFAULT_BRANCH).removeprefix(BRANCHES)
+    repo.set_filters("origin", wanted.kept)
+    fetched = repo.fetch("origin", full=wanted.filter.everything, progress=progress)
+    branch = _first_branch(fetched, wanted)
     fetched.check_followed(repo.store.refs, "origin", BRANCHES + branch)
     tip = repo.ref(f"{REMOTES}origin/{branch}")
     repo.store.refs.set_head(Head(BRANCHES + branch))
+    repo.set_upstream(branch, "origin")
     here = repo.ref(BRANCHES + branch)
     if tip is not None and here != tip:
         repo.store.refs.move(
@@ -106,6 +136,57 @@ def _first_fetch(repo: Repository, url: str, *, full: bool, progress: Progress |
             author=repo.settings.author,
             message=f"clone: from {repo.remote('origin').url}",
         )
+
+
+def _first_branch(fetched: FetchReport, wanted: _Wanted) -> str:
+    """Short name of the branch that a clone checks out.
+
+    Raises:
+        RefNotFoundError: the remote has none that is wanted.
+    """
+    branch = wanted.branch or (fetched.head or BRANCHES + DEFAULT_BRANCH).removeprefix(BRANCHES)
+    if not wanted.filter.branches or BRANCHES + branch in fetched.refs:
+        return branch
+    followed = [name.removeprefix(BRANCHES) for name in fetched.refs if name.startswith(BRANCHES)]
+    if wanted.branch is not None or not followed:
+        msg = f"the remote has no branch {' or '.join(wanted.filter.branches)}"
+        raise RefNotFoundError(msg)
+    return followed[0]
+
+
+def plan_clone(url: str, *, full: bool = False, filters: Sequence[str] = (), branch: str | None = None) -> FetchPlan:
+    """See `shardfs.plan_clone`."""
+    from shardfs.transfer.fetch import plan_fetch
+
+    wanted = _Wanted(full=full, filters=filters, branch=branch).filter
+    with tempfile.TemporaryDirectory(prefix="shardfs-") as folder, init(Path(folder), bare=True) as nothing:
+        nothing.add_remote("origin", url)
+        return plan_fetch(nothing.store, nothing.remote("origin"), wanted=wanted)
+
+
+def mirror(url: str, path: Path, progress: Progress | None = None) -> FetchReport:
+    """See `shardfs.mirror`."""
+    from shardfs.remotes import credentials, registry
+    from shardfs.transfer import mirror as mirrors
+    from shardfs.transfer.filters import Filter
+
+    registry.check_url(url)
+    url = credentials.keep(url)
+    if not (path / "config.toml").exists():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            msg = f"{path} is neither an empty directory nor a mirror"
+            raise AlreadyExistsError(msg)
+        remote = registry.open_remote(url, settings=config.load(None))
+        try:
+            remote.refs()  # where there is no repository, nothing is made
+        finally:
+            remote.close()
+        mirrors.create(path, url)
+    with Repository(path.absolute()) as repo:
+        if repo.settings.remotes.get("origin") != url or repo.root is not None:
+            msg = f"{path} is no mirror of {repo.remote('origin').url if repo.settings.remotes else 'anything'}"
+            raise AlreadyExistsError(msg)
+        return mirrors.mirror(repo.store, repo.remote("origin"), wanted=Filter(everything=True), progress=progress)
 
 
 def open_remote(url: str) -> Repository:

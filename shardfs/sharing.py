@@ -16,9 +16,15 @@ from shardfs.history import branches
 from shardfs.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from shardfs.transfer import publish, published, pull, push, survey
-    from shardfs.transfer.fetch import FetchPlan, FetchReport
+    from shardfs.transfer import publish, published, push
+
+    # Part of the facade: who shows the results names their types.
+    from shardfs.transfer.fetch import FetchPlan as FetchPlan
+    from shardfs.transfer.fetch import FetchReport as FetchReport
     from shardfs.transfer.filters import Filter
+    from shardfs.transfer.pull import PullReport
+    from shardfs.transfer.survey import BranchState as BranchState
+    from shardfs.transfer.survey import RemoteState as RemoteState
 
 
 class Sharing(Caching):
@@ -99,20 +105,28 @@ class Sharing(Caching):
             config.prefer_remote(self.store.layout.config, name)
         self._reopen(name)
 
+    def set_filters(self, remote: str, words: Sequence[str]) -> None:
+        """Say what fetches from a remote keep to, in the words of `clone`. Raises RefNotFoundError."""
+        with self._writable().lock.hold("remote"):
+            config.set_filters(self.store.layout.config, remote, words)
+        self.settings = config.load(self.store_path / "config.toml")
+
     def set_upstream(self, branch: str, remote: str) -> None:
         """Remember which remote a branch (short name) is pulled from. Raises RefNotFoundError."""
         with self._writable().lock.hold("remote"):
             config.set_upstream(self.store.layout.config, self._branch(branch), remote)
         self.settings = config.load(self.store_path / "config.toml")
 
-    def default_remote(self, branch: str | None = None) -> str:
-        """The remote of a branch (None: the current one): its upstream, else origin, else the one asked first."""
-        found = self.settings.upstreams.get(branch or self.current_branch() or "")
-        if found is not None and found in self.settings.remotes:
-            return found
-        return "origin" if "origin" in self.settings.remotes else next(iter(self.settings.remotes), "origin")
+    def upstream(self, branch: str | None = None) -> str:
+        """Name of the remote that a branch (None: the current one) is pulled from: its own, else `default_remote`.
 
-    def remote_state(self, name: str) -> survey.RemoteState:
+        Raises:
+            UsageError: there are several, and nothing says which.
+        """
+        found = self.settings.upstreams.get(branch or self.current_branch() or "")
+        return found if found is not None and found in self.settings.remotes else self.default_remote()
+
+    def remote_state(self, name: str) -> RemoteState:
         """What a remote has now beside what is here; asks it. Raises RefNotFoundError: no such remote."""
         from shardfs.transfer import survey
 
@@ -145,7 +159,7 @@ class Sharing(Caching):
         from shardfs.transfer import contents, fetch
 
         self._writable()
-        name, tell = remote or self.default_remote(), progress or no_progress
+        name, tell = remote or self.upstream(), progress or no_progress
         wanted = self._wanted(name, full=full)
         report = fetch.fetch(
             self.store, self.remote(name), wanted=wanted, prune=prune, others=self.remote, progress=progress
@@ -171,14 +185,14 @@ class Sharing(Caching):
         """What `fetch` would do, with the same arguments; changes nothing here. What filters pick is not counted."""
         from shardfs.transfer import contents, fetch
 
-        name = remote or self.default_remote()
+        name = remote or self.upstream()
         planned = fetch.plan_fetch(self.store, self.remote(name), wanted=self._wanted(name, full=full), prune=prune)
         lack = contents.lack(self._chunks_at(places, tensors), self.store.index, None)
         return planned._replace(contents=lack.chunks, contents_bytes=lack.bytes)
 
     def pull(
         self, remote: str | None = None, branch: str | None = None, progress: Progress | None = None
-    ) -> pull.PullReport:
+    ) -> PullReport:
         """Fetch, then move a branch forward to the remote's and update unchanged files of the work tree.
 
         Args:
@@ -193,7 +207,7 @@ class Sharing(Caching):
         from shardfs.transfer import pull
 
         name = self._branch(branch)
-        source = remote or self.default_remote(name)
+        source = remote or self.upstream(name)
         self.fetch(source, progress=progress).check_followed(self.store.refs, source, BRANCHES + name)
         return pull.fast_forward(
             self.store,

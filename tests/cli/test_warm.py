@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,14 +71,6 @@ def test_documents(clone: Shell) -> None:
     follows("unpin", "unpin", "--all")
     follows("evict", "evict", "v1")
     follows("evict", "evict", "--all")
-
-
-def test_tensors_by_name(project: Shell, safetensors_bytes: Callable[[int], bytes]) -> None:
-    project.commit("first", model__safetensors=safetensors_bytes(0))
-    assert project("warm", "HEAD", "--tensors", "layer.[12].*").out == (
-        "HEAD: 2 tensors in 1 file, 131.1 KB; nothing to fetch\n"
-    )
-    assert "no tensor is named 'nothing'" in project("warm", "HEAD", "--tensors", "nothing", status=1).err
 
 
 def test_pin_that_does_not_fit_says_what_to_do(clone: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

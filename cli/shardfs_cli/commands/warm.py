@@ -28,23 +28,22 @@ _STALL_S = 5.0  # beyond the deadline of a remote, within which a mount answers 
     examples=(
         "shardfs warm v1",
         "shardfs warm HEAD:weights --page-cache",
-        "shardfs warm v1 --tensors 'layers.0.*'",
         "shardfs warm v1 --check",
     ),
 )
 @click.argument("where", metavar="REV[:PATH]")
-@click.option("--tensors", metavar="PATTERN", help="Bring only tensors whose names match, as chunks.")
 @click.option("--page-cache", is_flag=True, help="Also read the files, through a mount if there is one, into memory.")
 @click.option("--check", is_flag=True, help="Change nothing; say what is here.")
 @click.pass_obj
-def command(context: Context, where: str, *, tensors: str | None, page_cache: bool, check: bool) -> None:
+def command(context: Context, where: str, *, page_cache: bool, check: bool) -> None:
     """Bring the files of a revision to this disk as plain files, which programs read without decoding.
 
     What is here already is not fetched again: run it again after an interruption. The files are in the cache and may be
-    evicted when room is needed; `shardfs pin` keeps them.
+    evicted when room is needed; `shardfs pin` keeps them. Single tensors, and contents as they are stored, are brought
+    by `shardfs prefetch`.
     """
-    if check + page_cache + (tensors is not None) > 1:
-        msg = "--tensors, --page-cache and --check cannot be combined"
+    if check and page_cache:
+        msg = "--page-cache and --check cannot be combined"
         raise UsageError(msg)
     with context.repository() as repository:
         rev, path = context.place(repository, where)
@@ -53,7 +52,7 @@ def command(context: Context, where: str, *, tensors: str | None, page_cache: bo
             _show(context, where, commit, repository.presence(rev, path))
             return
         with bar(context, "warm") as progress:
-            report = repository.warm(rev, path, tensors=tensors, page_cache=page_cache, progress=progress)
+            report = repository.warm(rev, path, page_cache=page_cache, progress=progress)
             through = _read_mount(context, repository, rev, path, progress) if page_cache else None
     show_report(context, where, commit, report, through)
 
@@ -66,7 +65,6 @@ def show_report(context: Context, where: str, commit: str, report: WarmReport, t
             "commit": commit,
             "files": report.files,
             "bytes": report.bytes,
-            "tensors": report.tensors,
             "fetched_bytes": report.fetched_bytes,
             "made": report.made,
             "made_bytes": report.made_bytes,
@@ -76,8 +74,6 @@ def show_report(context: Context, where: str, commit: str, report: WarmReport, t
         out.document(document)
         return
     what = output.count(report.files, "file")
-    if report.tensors is not None:
-        what = f"{output.count(report.tensors, 'tensor')} in {what}"
     fetched = f"fetched {output.size(report.fetched_bytes)}" if report.fetched_bytes else "nothing to fetch"
     made = f", {output.count(report.made, 'plain file')} made" if report.made else ""
     read = max(report.page_cache_bytes, through or 0)  # the same files in two places
