@@ -4,6 +4,7 @@
 # make soak    10 000 random operations on real mounts against a model: SEED=.. OPS=..
 # make faults  all network faults against all that is done with a remote: SEEDS=.. FLAGS="--fault cut --show"
 # make fuzz    decoders against made-up payloads for a minute, where atheris is installed
+# make api     requests made from the server's OpenAPI description for some minutes: EXAMPLES=.. for each endpoint
 # make bench   tables of times and bytes beside other tools
 # make bench-mount   the same of mounts: reads, writes, a slow link (root); BENCH_FLAGS=--quick for less
 # make format  rewrite the sources as the formatter wants them
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check soak faults fuzz bench bench-mount format setup clean
+.PHONY: demo test check soak faults fuzz api bench bench-mount format setup clean
 
 setup:
 	@.ci/setup
@@ -44,6 +45,9 @@ faults: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.fuzz_codecs
+
+api: setup
+	EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest --timeout 3600 tests/conformance/test_openapi.py
 
 bench:
 	@.ci/setup bench
