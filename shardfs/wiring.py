@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -134,6 +135,10 @@ class Wiring:
                     raise RefNotFoundError(msg)
                 self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
             return self._remotes[name]
+
+    def when_damaged(self, tell: Callable[[str], None]) -> None:
+        """Have one line told for each damaged copy that reads meet here, in the cache or at a remote, and go around."""
+        self.reader.told = self.chunks.told = tell
 
     def open_once(self, entry: FileEntry) -> FileReader:
         """The content of a file that is read from front to back: few of its chunks stay in memory."""

@@ -26,9 +26,13 @@ class Causes:
         name = errno.errorcode.get(code, str(code))
         what = " ".join(str(error).split()) or type(error).__name__
         _log.log(logging.ERROR if code == errno.EIO else logging.WARNING, "%s: %s: %s", operation, name, what)
+        self.note(f"{operation}: {name}: {what}")
+
+    def note(self, line: str) -> None:
+        """Remember what went wrong without an error, because there was a way around it."""
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._guard:
-            self._lines.append(f"{when} {operation}: {name}: {what}\n".encode("utf-8", "backslashreplace"))
+            self._lines.append(f"{when} {line}\n".encode("utf-8", "backslashreplace"))
 
     def text(self) -> bytes:
         """All of them, one per line."""

@@ -53,6 +53,7 @@ def run(job: Job, announce: Callable[[MountRecord], None] = lambda _record: None
         repo = _open(job)
         try:
             vfs = Vfs(repo, _branch(repo, job), read_only=job.options.read_only, who=f"the mount at {job.mountpoint}")
+            repo.when_damaged(vfs.causes.note)
         except BaseException:
             repo.close()
             raise

@@ -92,6 +92,9 @@ class Reader:
     """Verified plaintext by id. Safe to share between threads; the store and the cache stay the caller's.
 
     Implements `history.objects.ObjectSource` and `ChunkSource`.
+
+    Attributes:
+        told: called with one line for each damaged copy, once.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Reader:
         self._deadline_s = deadline_s
         self._budget_bytes = budget_bytes
         self._standings = standings
+        self.told: Callable[[str], None] = lambda _line: None
         self._reported: set[tuple[bytes, bytes, str]] = set()
         self._marked: set[tuple[bytes, bytes]] = set()
         self._local_reads = self._cache_reads = self._remote_reads = self._damaged = self._healed = 0
@@ -493,7 +497,9 @@ class Reader:
             if first:
                 self._reported.add(copy)
         if first:
-            _log.warning("%s: a copy is damaged, trying others: %s", search.name, problem)
+            line = f"{search.name}: a copy is damaged, trying others: {problem}"
+            _log.warning("%s", line)
+            self.told(line)
 
     def _mark(self, search: Search, location: Location) -> None:
         """Have the content stored again when somebody adds it. Only for bytes that are wrong or lack a base.

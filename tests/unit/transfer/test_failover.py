@@ -249,12 +249,13 @@ def test_wrong_bytes_are_told_once_and_others_are_asked(
     demands: list[bool] = []
     near.lies, near.before = 10_000, lambda: demands.append(fresh.is_demanded())
     remotes = Remotes(near=near, far=far)
-    reader = remotes.reader(lazy)
+    reader, told = remotes.reader(lazy), list[str]()
+    reader.told = told.append
     for _ in range(3):
         remotes.standings._standings.clear()  # it is trusted again
         assert reader.chunk(IDS[0], SIZE) == DATA[0]
         reader._memory.clear()
-    told = [record.message for record in caplog.records if "damaged" in record.message]
+    assert [record.message for record in caplog.records if "damaged" in record.message] == told
     assert len(told) == 1
     assert "at near" in told[0]
     assert demands == [False, True] * 3  # once more, past any cache in between
