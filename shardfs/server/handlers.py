@@ -112,9 +112,10 @@ class Handlers:
         try:
             path = self._pack_path(target)
         except PackNotFoundError:
-            offset = self._uploads.offset(self._repositories.layout(target.repository), PackId(target.id))
-            if request.method == "HEAD" and offset:
-                return web.Response(status=404, headers={"Upload-Offset": str(offset)})
+            if request.method == "HEAD":
+                layout = self._repositories.layout(target.repository)
+                if offset := await self._uploads.offset(layout, PackId(target.id)):
+                    return web.Response(status=404, headers={"Upload-Offset": str(offset)})
             raise
         headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
         return web.FileResponse(path, chunk_size=1 << 20, headers=headers)

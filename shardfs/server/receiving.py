@@ -26,7 +26,7 @@ from shardfs.store.layout import Layout
 Runner = Callable[..., asyncio.Future[Any]]
 
 IDLE_S: Final = 60.0  # seconds that a client may send nothing in the middle of a body
-_BLOCK_SIZE: Final = 4 << 20  # bytes handed to a thread at once
+_BLOCK_SIZE: Final = 1 << 20  # bytes handed to a thread at once; what a kill of the server loses
 _MARGIN: Final = 64 << 20  # bytes of disk that an upload must leave free
 _PART: Final = "part-"  # begins the names of files of packs that are coming in
 _SILENT_S: Final = 1.0  # without a byte, after which another connection may go on with the same pack
@@ -177,12 +177,18 @@ class Uploads:
         self._run = run
         self._active: dict[Path, Upload] = {}
 
-    def offset(self, layout: Layout, pack_id: PackId) -> int:
-        """How many bytes from the start of a pack need not be sent again; none while somebody is sending it."""
+    async def offset(self, layout: Layout, pack_id: PackId) -> int:
+        """How many bytes from the start of a pack need not be sent again; none while another client sends it.
+
+        Whoever asks may be the client whose connection broke a moment ago, so that is waited for.
+        """
         path = _part(layout, pack_id)
         active = self._active.get(path)
-        if active is not None and not active.is_complete and not active.is_silent:
-            return 0
+        if active is not None and not active.is_complete:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(active.ended.wait(), _SILENT_S)
+            if not active.ended.is_set() and not active.is_complete and not active.is_silent:
+                return 0
         with suppress(OSError):
             return path.stat().st_size
         return 0
