@@ -187,6 +187,12 @@ class RemoteUnreachableError(RemoteUnavailableError):
     """No connection to the remote can be made: unknown host, refused, no route."""
 
 
+class RemoteDownError(RemoteUnavailableError):
+    """The remote has been failing for so long that it is asked again only now and then; waiting is of no use."""
+
+    retryable = False
+
+
 class RemoteTimeoutError(RemoteError):
     """The remote did not answer before the deadline."""
 

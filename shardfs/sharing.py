@@ -16,6 +16,7 @@ from shardfs.history import branches
 from shardfs.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from shardfs.remotes.counters import RemoteCounts
     from shardfs.transfer import publish, published, push
 
     # Part of the facade: who shows the results names their types.
@@ -42,6 +43,13 @@ class Sharing(Caching):
     def current_branch(self) -> str | None:
         """Short name of the branch that HEAD names; None when HEAD is detached."""
 
+    def _remote_counts(self) -> RemoteCounts:
+        """What became of requests to the remotes that were asked so far."""
+        from shardfs.remotes import counters
+
+        known = list(self._remotes.items())
+        return counters.snapshot((name, remote.counters) for name, remote in known if hasattr(remote, "counters"))
+
     def remotes(self) -> dict[str, str]:
         """URLs by name, in the order in which they are asked."""
         return dict(self.settings.remotes)
@@ -52,11 +60,11 @@ class Sharing(Caching):
         Raises:
             UsageError: a bad name or URL. AlreadyExistsError: the name is taken.
         """
-        from shardfs.remotes import credentials, registry
+        from shardfs.remotes import address, credentials, registry
 
         registry.check_url(url)
         with self._writable().lock.hold("remote"):
-            config.set_remote(self.store.layout.config, name, credentials.without_login(url))
+            config.set_remote(self.store.layout.config, name, address.without_login(url))
         credentials.keep(url)
         self.settings = config.load(self.store_path / "config.toml")
 
@@ -91,11 +99,11 @@ class Sharing(Caching):
         Raises:
             RefNotFoundError: no such remote. UsageError: a bad URL.
         """
-        from shardfs.remotes import credentials, registry
+        from shardfs.remotes import address, credentials, registry
 
         registry.check_url(url)
         with self._writable().lock.hold("remote"):
-            config.set_remote_url(self.store.layout.config, name, credentials.without_login(url))
+            config.set_remote_url(self.store.layout.config, name, address.without_login(url))
         credentials.keep(url)
         self._reopen(name)
 

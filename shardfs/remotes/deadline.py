@@ -30,3 +30,14 @@ def limit(seconds: float) -> Iterator[None]:
 def remaining() -> float:
     """Seconds left in this thread's limit, at least 0; infinite without one."""
     return max(0.0, getattr(_local, "at", math.inf) - time.monotonic())
+
+
+@contextmanager
+def extended(seconds: float) -> Iterator[None]:
+    """Have this thread's limit end so much later inside the block: for time that no remote took."""
+    before = getattr(_local, "at", math.inf)
+    _local.at = before + seconds
+    try:
+        yield
+    finally:
+        _local.at = before

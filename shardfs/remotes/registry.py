@@ -12,9 +12,13 @@ from shardfs import config
 from shardfs.config import Settings
 from shardfs.errors import UsageError
 from shardfs.remotes import plugins, throttle, tls
+from shardfs.remotes.adaptive import MOST, AdaptiveRemote, Window
 from shardfs.remotes.base import Remote
+from shardfs.remotes.breaker import Breaker, GuardedRemote
+from shardfs.remotes.counters import Counters
 from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.directory import DirectoryRemote
+from shardfs.remotes.hedge import HedgedRemote
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.offline import OfflineRemote
 from shardfs.remotes.retry import RetryingRemote
@@ -41,11 +45,21 @@ def open_remote(url: str, *, name: str = "origin", settings: Settings | None = N
     remote = _opener(url)(url, name, settings)
     if settings.offline:
         return OfflineRemote(remote)
-    repeating = RetryingRemote(remote, settings.deadline_s)
-    limit = throttle.shared(settings.bwlimit)
-    if limit is not None and not isinstance(remote, HttpRemote):
-        return ThrottledRemote(repeating, limit)
-    return repeating
+    return _wrapped(remote, settings)
+
+
+def _wrapped(remote: Remote, settings: Settings) -> Remote:
+    """A remote with all that a link needs, from the wire to the caller."""
+    counters, limit = Counters(), throttle.shared(settings.bwlimit)
+    breaker = Breaker(settings.deadline_s, counters)
+    window = Window(counters, MOST if limit is None else limit.requests)
+    is_web = isinstance(remote, HttpRemote)
+    if is_web:
+        remote = HedgedRemote(remote, counters)
+    remote = RetryingRemote(GuardedRemote(remote, breaker, window.trouble), settings.deadline_s)
+    if limit is not None and not is_web:
+        remote = ThrottledRemote(remote, limit)
+    return AdaptiveRemote(remote, window, breaker, counters)
 
 
 def check_url(url: str) -> None:

@@ -6,11 +6,13 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import count
 from typing import Final
 
 from shardfs import threads
 from shardfs.errors import RemoteUnavailableError
+from shardfs.remotes.adaptive import in_background
 
 MAX_IN_FLIGHT: Final = 16  # requests; what servers and proxies take from one client without objecting
 MAX_AHEAD: Final = 8  # of them those that nobody waits for yet; 6 of 1 MiB fill 1 Gbit/s at 20 ms
@@ -111,7 +113,8 @@ class Couriers:
 
     def _run(self) -> None:
         while (job := self._take()) is not None:
-            job.run()
+            with in_background() if job.is_ahead else nullcontext():
+                job.run()
             with self._changed:
                 self._running -= 1
                 self._running_ahead -= job.is_ahead

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from shardfs import config
-from shardfs.errors import RepositoryNotFoundError, UsageError
+from shardfs.errors import RemoteTimeoutError, RepositoryNotFoundError, UsageError
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.registry import check_url, open_remote
 from tests.stores import MAIN, make_store
@@ -41,7 +43,6 @@ def test_good_urls(url: str, shown: str) -> None:
     [
         "",
         "ftp://host/a",
-        "s3://bucket/a",
         "ssh://host/a",
         "http://",
         "http:///path",
@@ -86,7 +87,11 @@ def test_path_of_a_project_means_its_store(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_deadline_is_a_setting() -> None:
-    settings = dataclasses.replace(config.load(None), deadline_s=3.5)
-    remote = open_remote("http://host/a", settings=settings)
-    assert remote._deadline_s == 3.5  # type: ignore[attr-defined]
-    remote.close()
+    settings = dataclasses.replace(config.load(None), deadline_s=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        remote = open_remote(f"http://127.0.0.1:{silent.getsockname()[1]}/a", settings=settings)
+        started = time.monotonic()
+        with pytest.raises(RemoteTimeoutError):
+            remote.refs()
+        assert time.monotonic() - started >= 0.4
+        remote.close()
