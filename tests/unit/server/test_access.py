@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,73 @@ def test_shared_caches_keep_what_everybody_may_read_and_nothing_else(guarded: Gu
 
 def test_pages_of_the_server(guarded: Guarded) -> None:
     assert ask(guarded.url, "GET", "/healthz").status == 200
+    everything = TokenStore(ServerFolder(guarded.root)).create("everything", ("*",), Permission.ADMIN)[1]
+    reading = TokenStore(ServerFolder(guarded.root)).create("reading", ("*",), Permission.READ)[1]
+    assert ask(guarded.url, "GET", "/metrics").status == 200  # this machine
+
+    def through_a_proxy(who: str) -> int:
+        return guarded.ask(who, "GET", "/metrics", X_Forwarded_For="127.0.0.1").status
+
+    _until(lambda: through_a_proxy(everything) == 200)
+    assert {through_a_proxy(who) for who in ("admin", "none", reading)} == {403}
+    for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
+        assert ask(guarded.url, "GET", "/metrics", None, **{header: "127.0.0.1"}).status == 401
+
+
+def test_records(tmp_path: Path) -> None:
+    store, commits = make_store(tmp_path / "source", 2)
+    packs = {p.hex(): store.layout.pack(p).read_bytes() for p in store.index.packs()}
+    store.close()
+    root = tmp_path / "root"
+    root.mkdir()
+    tokens = make_tokens(root)
+    with serving(root, "anonymous=NONE") as server:
+        at = Guarded(server.url, root, tokens)
+        for name, data in packs.items():
+            assert at.ask("write", "PUT", f"/demo/packs/{name}", data).status == 201
+        at.ask("write", "PUT", "/demo/packs/" + "0" * 64, b"x")
+        at.ask("write", "PUT", f"/demo/{MAIN}", commits[0].hex().encode(), If_None_Match="*")
+        at.ask("write", "PUT", f"/demo/{MAIN}", commits[1].hex().encode(), If_Match=f'"{commits[0].hex()}"')
+        at.ask("write", "PUT", f"/demo/{MAIN}", commits[0].hex().encode(), If_Match=f'"{commits[1].hex()}"')
+        at.ask("write", "DELETE", f"/demo/{MAIN}", None, If_Match=f'"{commits[1].hex()}"')
+        at.ask("admin", "DELETE", f"/demo/{MAIN}", None, If_Match=f'"{commits[1].hex()}"')
+        at.ask("read", "GET", "/demo/info/refs")
+        at.ask(None, "GET", "/demo/info/refs")
+        at.ask("nonsense", "GET", "/demo/info/refs")
+    said = [record for record in at.records() if record["action"] != "make token"]
+    first, second = (commit.hex() for commit in commits)
+    told = [(r["action"], r.get("name"), r.get("old"), r.get("new"), r["status"]) for r in said[len(packs) + 1 :]]
+    pushed = {record["id"]: (record["bytes"], record["status"]) for record in said[: len(packs)]}
+    assert pushed == {name: (len(data), 201) for name, data in packs.items()}
+    assert said[len(packs)]["status"] == 400
+    assert told == [
+        ("move ref", "write", None, first, 200),
+        ("move ref", "write", first, second, 200),
+        ("denied", "write", None, None, 403),
+        ("move ref", "write", second, first, 403),
+        ("denied", "write", None, None, 403),
+        ("delete ref", "admin", second, None, 200),
+        ("denied", None, None, None, 401),
+    ]
+    assert {record["address"] for record in said} == {"127.0.0.1"}
+    assert not any(text.split("_")[2] in json.dumps(said) for text in tokens.values())
+    reflog = (root / f"demo/logs/{MAIN}~").read_text().splitlines()
+    assert [json.loads(line)["author"].split(" <")[0] for line in reflog] == ["write", "write", "admin"]
+
+
+def test_client_that_leaves_is_recorded(tmp_path: Path) -> None:
+    text = make_tokens(tmp_path)["write"]
+    with serving(tmp_path, "anonymous=NONE") as server:
+        parts = urlsplit(server.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+        connection.putrequest("PUT", f"/demo/packs/{ID}")
+        connection.putheader("Authorization", f"Bearer {text}")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(b"x")
+        _until(lambda: (tmp_path / "demo/tmp").is_dir() and any((tmp_path / "demo/tmp").iterdir()))
+        connection.close()
+        _until(lambda: audit(tmp_path)[-1]["action"] == "push pack")
+    assert audit(tmp_path)[-1]["bytes"] == 1000
 
 
 TRICKS = [
