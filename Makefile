@@ -2,7 +2,7 @@
 # make test    the whole test suite, real mounts and a real server included
 # make check   lint, types, layers
 # make soak    10 000 random operations on real mounts against a model: SEED=.. OPS=..
-# make faults  all network faults against all that is done with a remote: SEEDS=.. FLAGS="--fault cut --show"
+# make faults  network faults, kill -9 and races, SEEDS=200 of each; FLAGS="--fault cut --show" for all of some
 # make fuzz    decoders against made-up payloads for a minute, where atheris is installed
 # make api     requests made from the server's OpenAPI description for some minutes: EXAMPLES=.. for each endpoint
 # make bench   tables of times and bytes beside other tools
@@ -39,7 +39,7 @@ soak: setup
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(OPS),--ops $(OPS))
 
 faults: setup
-	$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200) $(FLAGS)
+	$(BIN)/python -m tests.faults.campaign $(or $(FLAGS),--spread) --seeds $(or $(SEEDS),200)
 	$(BIN)/python -m tests.faults.killing_transfer --rounds $(or $(SEEDS),200)
 	PUSHES=$(or $(SEEDS),200) $(BIN)/python -m pytest --timeout 1200 tests/faults/test_races.py
 

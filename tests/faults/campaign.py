@@ -14,10 +14,13 @@ the exchanges. Then the same once more without faults, and verification on both 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import itertools
 import json
 import multiprocessing
 import os
+import pkgutil
 import random
 import shutil
 import subprocess
@@ -25,13 +28,17 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import shardfs.maintenance
+import shardfs.remotes
+import shardfs.transfer
+import shardfs_cli.commands
 from tests.faults import proxy
 from tests.faults.breaking import GREETING_FAULTS, UPLOAD_FAULTS
 from tests.faults.children import Child, Ended, checking
@@ -136,11 +143,14 @@ class Bench:
         folder.mkdir()
         case = Case(self.templates, folder, self.root / name, f"{url}/{name}")
         running = Running(operation, case, {**self._environment(folder), **environment})
+        operation.prepare(case)
         try:
-            running.prepare()
+            wrong = running.check(lambda: operation.mount(case)) if operation.mounts else []
+            assert not wrong, wrong
             yield running
         finally:
-            running.end()
+            if operation.mounts:
+                running.check(lambda: operation.end(case))
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(case.store, ignore_errors=True)
 
@@ -177,44 +187,28 @@ class Running:
     case: Case
     environment: dict[str, str]
 
-    def prepare(self) -> None:
-        """Make the copies.
-
-        Raises:
-            AssertionError: that failed.
-        """
-
-        def work() -> int:
-            self.operation.prepare(self.case)
-            return 0
-
-        ended = self._child(work).wait(LIMIT_S)
-        assert ended.status == 0, ended.said
-
     def start(self) -> Child:
         """Begin the operation."""
         return self._child(lambda: self.operation.run(self.case))
 
-    def done(self) -> list[str]:
-        """What is wrong after the operation said that it is done."""
-        return self._check(lambda: self.operation.done(self.case))
+    def finish(self, *, is_done: bool) -> list[str]:
+        """Do it once more, without faults; what is wrong then, or was already after it said that it is done."""
 
-    def finish(self) -> list[str]:
-        """Do it once more; what is wrong then."""
-        ended = self._child(lambda: self.operation.again(self.case)).wait(LIMIT_S)
-        if ended.status != 0:
-            return [f"without faults: exit status {ended.status}: {ended.said}"]
-        return self._check(lambda: [*self.operation.done(self.case), *self.operation.sound(self.case)])
+        def check() -> list[str]:
+            before = self.operation.done(self.case) if is_done else []
+            status = self.operation.again(self.case)
+            if status:
+                return [*before, f"without faults: exit status {status}"]
+            return [*before, *self.operation.done(self.case), *self.operation.sound(self.case)]
 
-    def end(self) -> list[str]:
-        """Clean up."""
-        return self._check(lambda: self.operation.end(self.case))
+        return self.check(check)
 
-    def _check(self, check: Any) -> list[str]:
+    def check(self, check: Callable[[], Sequence[str]]) -> list[str]:
+        """What a check finds, in a child."""
         ended = self._child(checking(check)).wait(LIMIT_S)
         return [] if ended.status == 0 else [ended.said.strip() or f"a check ended with {ended.status}"]
 
-    def _child(self, work: Any) -> Child:
+    def _child(self, work: Callable[[], int]) -> Child:
         return Child(work, self.case.folder / "said", self.environment)
 
 
@@ -230,10 +224,9 @@ def attempt(bench: Bench, job: Job) -> Outcome:
         met = sum(count for fault, count in front.change()["met"].items() if fault)
         kind, said = judge(job.fault, ended)
         if kind in ("ok", "error"):
-            wrong = running.done() if kind == "ok" else []
-            wrong += running.finish()
-            if job.operation == "mounted read":
-                wrong += running.end()
+            wrong = running.finish(is_done=kind == "ok")
+            if operation.mounts:
+                wrong += running.check(lambda: operation.end(running.case))
             if wrong:
                 kind, said = "wrong", f"{kind}: {ended.said.strip()}; then {'; '.join(wrong)}"
     return Outcome(job, kind, said, met, ended.seconds)
@@ -267,7 +260,12 @@ def _begin(folder: str) -> None:
     for kind in ("CACHE", "CONFIG", "STATE"):
         os.environ[f"XDG_{kind}_HOME"] = str(place / kind.lower())
     multiprocessing.util.Finalize(None, _stack.close, exitpriority=10)
+    for package in (shardfs.maintenance, shardfs.remotes, shardfs.transfer, shardfs_cli.commands):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)  # once, not in each child
     _bench.append(Bench(place, _stack))
+    gc.collect()
+    gc.freeze()  # or each child copies what its collector looks at
 
 
 def _work(job: Job) -> tuple[Outcome, int]:

@@ -47,7 +47,7 @@ def one_round(bench: Bench, operation: Operation, seed: int, usual_s: float) -> 
         kind, said = judge(operation.name, ended) if victim == "server" or ended.status == 0 else ("error", "")
         wrong = [f"{kind}: {said}"] if kind in ("wrong", "hang") else []
         first = bench.plain.change()
-        wrong += running.finish()
+        wrong += running.finish(is_done=kind == "ok")
         second = bench.plain.change()
         sizes = packs_of(case.store)
         sent = sum(count for report in (first, second) for to, count in report["sent"].items() if "/packs/" in to)

@@ -18,7 +18,6 @@ from typing import Final
 import shardfs
 from shardfs.errors import FormatError, ShardfsError
 from shardfs.mount import session
-from shardfs.remotes.http import HttpRemote
 from tests.faults.children import command
 from tests.faults.killing_deltas import version
 from tests.mount.conftest import add_commit, eventually
@@ -142,10 +141,11 @@ class Operation(ABC):
 
     name: str
     sends = False  # whether requests have bodies
+    mounts = False  # whether a daemon of its own serves it
 
     @abstractmethod
     def prepare(self, case: Case) -> None:
-        """Make the copies, before there are faults. Runs in a child of its own."""
+        """Make the copies, before there are faults."""
 
     @abstractmethod
     def run(self, case: Case) -> int:
@@ -163,10 +163,13 @@ class Operation(ABC):
         """What verification finds in the end, on both sides."""
         return [*_problems(case.store), *_problems(case.project), *_problems(case.project, remote=True)]
 
+    def mount(self, case: Case) -> list[str]:
+        """Make what lives longer than `run`, if the operation `mounts`. Runs in a child of its own."""
+        raise NotImplementedError
+
     def end(self, case: Case) -> list[str]:
-        """Clean up; what is wrong with what is left behind."""
-        del case
-        return []
+        """End that; what is wrong with it."""
+        raise NotImplementedError
 
 
 class Push(Operation):
@@ -297,11 +300,14 @@ class _SkippedError(Exception):
 class Mount(Operation):
     """The same through a mount, which lives on when the faults have passed."""
 
-    name = "mounted read"
+    name, mounts = "mounted read", True
 
     def prepare(self, case: Case) -> None:
         case.copy("server-new", "clone-new")
+
+    def mount(self, case: Case) -> list[str]:
         session.mount(case.folder / "mnt", case.project)
+        return []
 
     def run(self, case: Case) -> int:
         failed = 0
@@ -355,12 +361,3 @@ class Mount(Operation):
 OPERATIONS: Final[dict[str, Operation]] = {
     operation.name: operation for operation in (Push(), Pull(), Clone(), Read(), Mount(), Fetch())
 }
-
-
-def remote_tip(url: str) -> str:
-    """Where main of a remote is, asked without repeats."""
-    remote = HttpRemote(url)
-    try:
-        return remote.refs().refs["refs/heads/main"].hex()
-    finally:
-        remote.close()
