@@ -47,6 +47,8 @@ def test_every_command_is_used_by_a_test() -> None:
 def test_every_schema_is_of_a_command() -> None:
     known = {name for name, _ in reference.all_commands()} | {
         "error",
+        "fetch --dry-run",
+        "prefetch --check",
         "branch NAME",
         "tag NAME",
         "mount --print-fstab",
