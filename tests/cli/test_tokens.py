@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 from collections.abc import Iterator
@@ -176,6 +177,33 @@ def test_only_admin_may_lose_commits(project: Shell, tmp_path: Path) -> None:
         assert "admin" in project("push", "--force", status=14).err
         show(project, place, admin)
         project("push", "--force")
+
+
+def test_push_over_the_quota_says_so_at_once(project: Shell, tmp_path: Path) -> None:
+    root = tmp_path / "srv"
+    (root / ".server").mkdir(parents=True)
+    (root / ".server/config.toml").write_text('[repository.demo]\nanonymous = "write"\nquota = "1K"\n')
+    project.commit("one", noise=os.urandom(5000))
+    with server(project, root) as place:
+        project("remote", "add", "origin", f"http://{place}demo")
+        err = project("push", status=14).err
+        assert "demo has a quota of 1024 bytes" in err
+        assert len(err.splitlines()) == 1
+        (root / ".server/config.toml").write_text('[repository.demo]\nanonymous = "write"\nquota = "1M"\n')
+        for _ in range(100):  # the server looks at the file twice a second
+            if project("push", status=None).status == 0:
+                break
+        else:
+            raise AssertionError("the new quota does not count")
+
+
+def test_rules_with_a_mistake(project: Shell, tmp_path: Path) -> None:
+    (tmp_path / ".server").mkdir()
+    (tmp_path / ".server/config.toml").write_text('[repository.demo]\nanonymous = "reed"\n')
+    err = project.process("serve", "--root", tmp_path, "--listen", "127.0.0.1:0", status=13).err
+    assert "'reed'" in err
+    assert "config.toml" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_server_that_nobody_can_enter_says_how(shell: Shell, tmp_path: Path) -> None:
