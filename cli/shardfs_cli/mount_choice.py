@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, get_args
 
+from shardfs import config
 from shardfs.errors import UsageError
 from shardfs.mount.operating import LogFormat, LogLevel
 from shardfs.mount.options import Engine
@@ -32,6 +33,7 @@ class Choice:
     safe: bool = False
     passthrough: bool = True
     deadline: float | None = None
+    bwlimit: str | None = None
     engine: Engine = "auto"
     log_file: str | None = None
     log_level: LogLevel | None = None
@@ -44,6 +46,14 @@ def _seconds(text: str) -> float:
     if not 0 < number <= 1e6:
         raise ValueError
     return number
+
+
+def _size(text: str) -> str:
+    try:
+        config.parse_size(text)
+    except UsageError as error:
+        raise ValueError from error
+    return text
 
 
 def _one_of(kind: Any) -> Callable[[str], str]:
@@ -66,6 +76,7 @@ _VALUES: Final[dict[str, Callable[[str], object]]] = {
     "branch": str,
     "remote": str,
     "deadline": _seconds,
+    "bwlimit": _size,
     "engine": _one_of(Engine),
     "log_file": str,
     "log_level": _one_of(LogLevel),

@@ -12,6 +12,7 @@ from shardfs_cli.command import command as define
 from shardfs_cli.commands.fetch import plan_json, show_plan
 from shardfs_cli.commands.remote import absolute
 from shardfs_cli.context import Context, file_path
+from shardfs_cli.link import bwlimit
 from shardfs_cli.progress import bar
 
 
@@ -37,6 +38,7 @@ from shardfs_cli.progress import bar
 )
 @click.option("--branch", metavar="NAME", help="Follow this branch only, and check it out.")
 @click.option("--dry-run", is_flag=True, help="Make nothing; say what would come.")
+@bwlimit
 @click.pass_obj
 def command(
     context: Context,

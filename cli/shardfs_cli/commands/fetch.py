@@ -12,6 +12,7 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
 from shardfs_cli.exit_status import ExitStatus, status_of
+from shardfs_cli.link import bwlimit
 from shardfs_cli.moves import move_json, move_line
 from shardfs_cli.progress import bar
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--all", "everywhere", is_flag=True, help="From every remote, in their order.")
 @click.option("--prune", is_flag=True, help="Forget branches that the remote has no longer.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would come.")
+@bwlimit
 @click.pass_context
 def command(  # noqa: PLR0913 - options
     ctx: click.Context,

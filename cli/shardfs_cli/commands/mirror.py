@@ -15,6 +15,7 @@ from shardfs_cli.command import command as define
 from shardfs_cli.commands.remote import absolute
 from shardfs_cli.context import Context, file_path
 from shardfs_cli.exit_status import ExitStatus
+from shardfs_cli.link import bwlimit
 from shardfs_cli.moves import move_json, move_line
 from shardfs_cli.progress import bar
 
@@ -38,6 +39,7 @@ _SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 @click.argument("url")
 @click.argument("directory")
 @click.option("--interval", metavar="TIME", help="Go on for ever, and look again after so long: 60s, 5min, 1h.")
+@bwlimit
 @click.pass_context
 def command(ctx: click.Context, url: str, directory: str, *, interval: str | None) -> None:
     """Make DIRECTORY a full copy of the repository at URL, or bring it up to date: packs, branches, tags and HEAD.

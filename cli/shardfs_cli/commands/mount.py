@@ -21,6 +21,7 @@ from shardfs_cli import output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context, file_path
+from shardfs_cli.link import BWLIMIT_HELP, limit_speed, size
 from shardfs_cli.mount_choice import Choice, with_words, words_of
 from shardfs_cli.mounting import record_json
 from shardfs_cli.numbers import Amount
@@ -52,6 +53,7 @@ from shardfs_cli.numbers import Amount
     "--deadline", type=Amount(min=0, min_open=True, max=1e6), metavar="SECONDS",
     help="How long one read waits for a remote before it fails.",
 )  # fmt: skip
+@click.option("--bwlimit", metavar="SIZE", callback=size, help=BWLIMIT_HELP)
 @click.option(
     "--engine", type=click.Choice(get_args(Engine)), default="auto",
     help="What speaks to the kernel: shardfs itself, or libfuse.",
@@ -108,6 +110,7 @@ def command(
         return
     if choice.deadline is not None:
         os.environ["SHARDFS_DEADLINE"] = str(choice.deadline)  # the daemon inherits it
+    limit_speed(choice.bwlimit)
     _mount(context, mountpoint, choice, foreground=foreground)
 
 

@@ -12,6 +12,7 @@ from shardfs_cli.command import READS
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
 from shardfs_cli.exit_status import ExitStatus
+from shardfs_cli.link import bwlimit
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--tensors", metavar="PATTERN", help="Only the tensors whose names match.")
 @click.option("--dry-run", is_flag=True, help="Bring nothing; say how many bytes would come.")
 @click.option("--check", is_flag=True, help="Bring nothing; list files that need a remote, and fail if any does.")
+@bwlimit
 @click.pass_context
 def command(ctx: click.Context, where: str, *, tensors: str | None, dry_run: bool, check: bool) -> None:
     """Bring contents into the cache as they are stored, so that reading them needs no remote.

@@ -9,6 +9,7 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.commands.fetch import plan_json, show_plan
 from shardfs_cli.context import Context
+from shardfs_cli.link import bwlimit
 from shardfs_cli.progress import bar
 
 
@@ -16,6 +17,7 @@ from shardfs_cli.progress import bar
 @click.argument("remote", required=False)
 @click.argument("branch", required=False)
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would come.")
+@bwlimit
 @click.pass_obj
 def command(context: Context, remote: str | None, branch: str | None, *, dry_run: bool) -> None:
     """Fetch from REMOTE, then move BRANCH (default: the current one) forward to the remote's.

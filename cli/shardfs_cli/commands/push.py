@@ -12,6 +12,7 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
 from shardfs_cli.exit_status import ExitStatus, status_of
+from shardfs_cli.link import bwlimit
 from shardfs_cli.moves import move_json, move_line
 from shardfs_cli.output import Output
 from shardfs_cli.progress import bar
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Move a branch of the remote even if it loses commits.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be sent and moved.")
 @click.option("-u", "--set-upstream", is_flag=True, help="Pull the branches from this remote from now on.")
+@bwlimit
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -12,6 +12,7 @@ from shardfs_cli import output
 from shardfs_cli.command import READS
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
+from shardfs_cli.link import bwlimit
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _STALL_S = 5.0  # beyond the deadline of a remote, within which a mount answers 
 @click.argument("where", metavar="REV[:PATH]")
 @click.option("--page-cache", is_flag=True, help="Also read the files, through a mount if there is one, into memory.")
 @click.option("--check", is_flag=True, help="Change nothing; say what is here.")
+@bwlimit
 @click.pass_obj
 def command(context: Context, where: str, *, page_cache: bool, check: bool) -> None:
     """Bring the files of a revision to this disk as plain files, which programs read without decoding.
