@@ -126,16 +126,13 @@ class Access:
             self._refuse(Caller(address, token, Permission.NONE), Permission.ADMIN, EVERY)
 
     def address(self, request: web.Request) -> str:
-        """Where a request came from."""
-        peer = request.remote or "unknown"
+        """Where a request came from; "unknown" if not from an address."""
+        peer = _plain(request.remote or "")
         if self._trust_proxy and _is_loopback(peer):
             # The last entry is the one that the proxy itself wrote; whoever asks may have sent those before it.
             said = request.headers.getall("X-Forwarded-For", [""])[-1].rpartition(",")[2].strip()
-            try:
-                return str(ipaddress.ip_address(said))
-            except ValueError:
-                return peer
-        return peer
+            return _plain(said) or peer
+        return peer or "unknown"
 
     def check_loss(self, request: web.Request, target: Target) -> None:
         """Refuse a change that takes something away, unless the sender may do that.
@@ -225,8 +222,16 @@ def _shown(header: str) -> str | None:
 
 def _is_loopback(address: str) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def _plain(address: str) -> str:
+    """An address as everybody writes it: IPv4 as such, also where it came in an IPv6 address. Empty for anything else."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
     mapped = found.ipv4_mapped if found.version == 6 else None
-    return (mapped or found).is_loopback
+    return str(mapped or found)
