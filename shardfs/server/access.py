@@ -228,7 +228,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _plain(address: str) -> str:
-    """An address as everybody writes it: IPv4 as such, also where it came in an IPv6 address. Empty for anything else."""
+    """An address as everybody writes it: IPv4 as such also where it came in IPv6. Empty for anything else."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
