@@ -80,7 +80,7 @@ def parse_rest_of(text: str) -> tuple[int, int]:
     found = _REST_OF.fullmatch(text.strip())
     size = int(found[3]) if found else 0
     offset, last = (int(found[1]), int(found[2])) if found and found[1] else (size, size - 1)
-    if found is None or last != size - 1 or offset > size:
+    if found is None or last != size - 1 or (found[1] and offset > last):
         msg = f"Content-Range {text[:80]!r} is not the rest of a pack"
         raise MalformedError(msg)
     return offset, size

@@ -82,6 +82,7 @@ class Upload:
         self.path = path
         self.ended = asyncio.Event()
         self.is_complete = False
+        self.position = 0  # bytes from the start of the pack that came; in the file once this ended
         self._run = run
         self._heard = time.monotonic()
         self._waiting: asyncio.Timeout | None = None
@@ -114,7 +115,7 @@ class Upload:
         try:
             if offset > os.fstat(fd).st_size:
                 raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes {offset} and on of a pack that is not here")
-            os.lseek(fd, offset, os.SEEK_SET)
+            self.position = os.lseek(fd, offset, os.SEEK_SET)
             size = offset + await self._copy(request, fd, limit - offset)
             if total not in (None, size):
                 msg = f"{size} bytes of a pack of {total}"
@@ -133,6 +134,7 @@ class Upload:
             while piece := await self._next_piece(request):
                 block += piece
                 size += len(piece)
+                self.position += len(piece)
                 if size > limit:
                     raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=size)
                 if len(block) >= _BLOCK_SIZE:
@@ -187,8 +189,8 @@ class Uploads:
         if active is not None and not active.is_complete:
             with suppress(TimeoutError):
                 await asyncio.wait_for(active.ended.wait(), _SILENT_S)
-            if not active.ended.is_set() and not active.is_complete and not active.is_silent:
-                return 0
+            if not active.ended.is_set() and not active.is_complete:
+                return active.position if active.is_silent else 0
         with suppress(OSError):
             return path.stat().st_size
         return 0
