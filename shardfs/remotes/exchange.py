@@ -245,7 +245,7 @@ def _remote_error(where: str, error: Exception, *, reached: bool) -> RemoteError
     msg = f"{where}: {_reason(error)}"
     if isinstance(error, TimeoutError):
         return RemoteTimeoutError(msg)
-    if isinstance(error, ssl.SSLCertVerificationError | redirects.ForbiddenError):
+    if isinstance(error, redirects.ForbiddenError) or _is_refusal(error):
         return RemoteDeniedError(msg)
     if isinstance(error, FormatError):
         return RemoteProtocolError(msg)
@@ -253,6 +253,13 @@ def _remote_error(where: str, error: Exception, *, reached: bool) -> RemoteError
     if isinstance(error, broken):
         return RemoteUnavailableError(msg) if reached else RemoteUnreachableError(msg)
     return RemoteProtocolError(msg)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether one of both sides found the other one wanting, which no repeat changes."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    return isinstance(error, ssl.SSLError) and "_ALERT_" in (error.reason or "")
 
 
 def _reason(error: Exception) -> str:

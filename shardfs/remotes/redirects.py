@@ -33,7 +33,7 @@ def resolve(here: Address, target: str, location: str | None) -> tuple[Address, 
     Returns:
         The new server, and path and query to ask it for. None when the redirect must not be followed.
     """
-    if location is None or len(location) > _MAX_LENGTH:
+    if not location or len(location) > _MAX_LENGTH:
         return None
     base = str(here._replace(parts=())) + target
     try:

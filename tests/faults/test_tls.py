@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from shardfs.errors import RemoteDeniedError, RemoteError, RemoteProtocolError
+from shardfs import config
+from shardfs.config import Settings
+from shardfs.errors import (
+    RemoteDeniedError,
+    RemoteError,
+    RemoteProtocolError,
+    RepositoryNotFoundError,
+    UsageError,
+)
 from shardfs.formats.ids import CommitId
 from shardfs.remotes.http import HttpRemote
+from shardfs.remotes.registry import open_remote
 from shardfs.remotes.timedsocket import Timeouts
 from shardfs.store.store import Store
 from tests.stores import MAIN, make_store
@@ -81,6 +93,91 @@ def test_unknown_certificate_is_refused(published: tuple[int, Store, list[Commit
         remote.refs()
     assert not caught.value.retryable
     remote.close()
+
+
+def settings(**changes: str) -> Settings:
+    return dataclasses.replace(config.load(None), **changes)  # type: ignore[arg-type]
+
+
+def test_authority_of_a_setting(published: tuple[int, Store, list[CommitId]], certificate: Path) -> None:
+    port, _, commits = published
+    remote = open_remote(f"https://localhost:{port}/demo", settings=settings(ca_file=str(certificate)))
+    assert remote.refs().refs == {MAIN: commits[-1]}
+    remote.close()
+
+
+def test_certificate_errors_say_which_and_what_to_do(published: tuple[int, Store, list[CommitId]]) -> None:
+    url = f"https://localhost:{published[0]}/demo"
+    remote = open_remote(url, settings=settings())
+    with pytest.raises(RemoteDeniedError, match=r"not trusted: self.signed certificate; `remote.ca_file`") as caught:
+        remote.refs()
+    assert url in str(caught.value)
+    remote.close()
+
+
+def test_a_certificate_for_another_name_is_refused(certificate: Path) -> None:
+    with tls_server(certificate) as port:
+        remote = open_remote(f"https://ip6-localhost.invalid:{port}/demo", settings=settings(ca_file=str(certificate)))
+        with pytest.MonkeyPatch.context() as patch:
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+            patch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            with pytest.raises(RemoteDeniedError, match=r"not trusted: Hostname mismatch"):
+                remote.refs()
+        remote.close()
+
+
+def test_own_certificate_is_shown(tmp_path: Path, certificate: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificate.read_bytes() + (tmp_path / "key.pem").read_bytes())
+    with tls_server(certificate, wants=certificate) as port:
+        trusting = settings(ca_file=str(certificate))
+        remote = open_remote(f"https://localhost:{port}/demo", settings=trusting)
+        with pytest.raises(RemoteDeniedError, match="certificate required"):
+            remote.refs()
+        remote.close()
+        known = dataclasses.replace(trusting, client_cert=str(both))
+        remote = open_remote(f"https://localhost:{port}/demo", settings=known)
+        with pytest.raises(RepositoryNotFoundError):  # it was let in
+            remote.refs()
+        remote.close()
+
+
+@pytest.mark.parametrize("key", ["ca_file", "client_cert"])
+def test_files_that_are_of_no_use_are_named(tmp_path: Path, key: str) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    for path, said in ((nonsense, "PEM form"), (tmp_path / "gone", "cannot be read: No such file")):
+        with pytest.raises(UsageError, match=f"remote.{key}: .*{said}"):
+            open_remote("https://localhost/demo", settings=settings(**{key: str(path)}))
+
+
+@contextmanager
+def tls_server(certificate: Path, wants: Path | None = None) -> Iterator[int]:
+    """A server of nothing; `wants`: whoever signed the certificate that clients have to show."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    if wants is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(wants)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Empty(http.server.BaseHTTPRequestHandler):
+    """Has nothing."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
 
 
 def test_tls_where_there_is_none_and_none_where_there_is(published: tuple[int, Store, list[CommitId]]) -> None:
