@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -49,6 +49,8 @@ class S3Server:
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
     ignores_conditions: bool = False
+    is_racy: bool = False  # looks whether there is an object first, and makes it later
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def use(self, patch: pytest.MonkeyPatch) -> None:
         """Put into the environment what a client needs."""
@@ -65,9 +67,12 @@ class S3Server:
         url = urlsplit(request.path)
         bucket, _, key = unquote(url.path).removeprefix("/").partition("/")
         if request.method == "PUT":
-            if request.condition == "*" and key in self.objects and not self.ignores_conditions:
-                return error(412, "PreconditionFailed")
-            self.objects[key] = request.body
+            with nullcontext() if self.is_racy else self._guard:
+                if request.condition == "*" and key in self.objects and not self.ignores_conditions:
+                    return error(412, "PreconditionFailed")
+                if self.is_racy:
+                    threading.Event().wait(0.02)
+                self.objects[key] = request.body
             return Answer(200)
         if request.method in ("GET", "HEAD") and key:
             return Answer(200, self.objects[key]) if key in self.objects else error(404, "NoSuchKey")

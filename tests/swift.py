@@ -29,6 +29,7 @@ import pytest
 from tests.nginx import free_port
 
 _BIN: Final = Path(__file__).parents[1] / "build/swift/bin"
+_FILTERS: Final = Path(__file__).with_name("swift_filter")  # alone there: `tests` holds another `swift`
 _MEMCACHED: Final = shutil.which("memcached")
 _ACCESS_KEY: Final = "test:tester"
 _SECRET_KEY: Final = "testing-secret"
@@ -55,7 +56,7 @@ container_update_timeout = 60
 """
 _PROXY: Final = """
 [pipeline:main]
-pipeline = catch_errors cache listing_formats s3api tempauth bulk slo dlo proxy-server
+pipeline = catch_errors one_at_a_time cache listing_formats s3api tempauth bulk slo dlo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 conn_timeout = 20
@@ -64,6 +65,8 @@ allow_account_management = true
 account_autocreate = true
 [filter:catch_errors]
 use = egg:swift#catch_errors
+[filter:one_at_a_time]
+paste.filter_factory = one_at_a_time:filter_factory
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:{cache}
@@ -184,16 +187,13 @@ def swift(folder: Path) -> Iterator[Swift]:
     assert len(set(ports.values())) == len(ports)
     _write_configuration(folder, ports)
     with ExitStack() as stack:
-        stack.enter_context(_running([str(_MEMCACHED), *_cache_arguments(ports["cache"])], folder / "cache.log"))
+        commands = {"cache": [str(_MEMCACHED), *_cache_arguments(ports["cache"])]}
         for kind in ("account", "container", "object", "proxy"):
-            command = [
-                str(_BIN / "python"),
-                str(_BIN / f"swift-{kind}-server"),
-                str(folder / f"etc/{kind}-server.conf"),
-            ]
-            stack.enter_context(_running(command, folder / f"{kind}.log"))
-        for port in ports.values():
-            _wait_for(port)
+            program, configuration = _BIN / f"swift-{kind}-server", folder / f"etc/{kind}-server.conf"
+            commands[kind] = [str(_BIN / "python"), str(program), str(configuration)]
+        running = {kind: stack.enter_context(_running(c, folder / f"{kind}.log")) for kind, c in commands.items()}
+        for kind, process in running.items():
+            _wait_for(process, ports[kind], folder / f"{kind}.log")
         environment = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['proxy']}",
             "AWS_ACCESS_KEY_ID": _ACCESS_KEY,
@@ -225,28 +225,30 @@ def _cache_arguments(port: int) -> list[str]:
     return ["-l", "127.0.0.1", "-p", str(port), "-m", "16", *user]
 
 
-@contextmanager
-def _running(command: list[str], log: Path) -> Iterator[None]:
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait_for(port: int) -> None:
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     for _ in range(1200):
+        assert process.poll() is None, log.read_text()
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
         except OSError:
             threading.Event().wait(0.05)
         else:
             return
-    raise AssertionError("Swift did not start")
+    raise AssertionError(f"{log.stem} does not listen")
+
+
+@contextmanager
+def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = os.environ | {"PYTHONPATH": str(_FILTERS)}
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _keeps_attributes() -> bool:

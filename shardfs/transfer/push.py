@@ -209,8 +209,10 @@ def _plan_shipment(
 def _questions(store: Store, remote: Remote) -> Callable[[Sequence[bytes]], list[bytes]]:
     """Tells which of some ids the remote lacks: it says so itself, or the tables of its packs do."""
     if not remote.knows_ids:
-        with suppress(RepositoryNotFoundError):
+        try:
             fetch.learn_tables(store, remote)
+        except RepositoryNotFoundError:  # it holds nothing, whatever the index remembers
+            return list
 
         def look_up(ids: Sequence[bytes]) -> list[bytes]:
             there = store.index.has(ids, place=remote.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 import obstore
+from blake3 import blake3
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from shardfs.errors import RemoteError, RemoteProtocolError
@@ -46,10 +47,18 @@ class Bucket:
         make_store: makes obstore's store of the place from options of its HTTP client; the prefix is in it.
         url: where it is, for messages.
         deadline_s: seconds that no wait for an answer exceeds.
+        endpoint: whose bucket it is, where the URL does not say that.
+
+    Attributes:
+        url: as given.
+        identity: 16 hexadecimal digits that two places with the same URL at two endpoints do not share.
     """
 
-    def __init__(self, make_store: Callable[[ClientConfig], ObjectStore], url: str, deadline_s: float) -> None:
+    def __init__(
+        self, make_store: Callable[[ClientConfig], ObjectStore], url: str, deadline_s: float, endpoint: str = ""
+    ) -> None:
         self.url = url
+        self.identity = blake3(f"{endpoint} {url}".encode()).hexdigest()[:16]
         self._make = make_store
         self._idle_s = min(_IDLE_S, deadline_s)
         self._connect_s = min(_CONNECT_S, deadline_s)

@@ -21,6 +21,8 @@ from shardfs.remotes.objectstore.remote import ObjectStoreRemote
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
 
+    _Maker = Callable[[ClientConfig], ObjectStore]
+
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _OTHER_KEYS: Final = (  # where credentials come from when there are no keys; obstore looks for them
@@ -46,7 +48,8 @@ def open_object_store(url: str, name: str, settings: Settings) -> ObjectStoreRem
     scheme, bucket, prefix = _parts(url)
     shown = f"{scheme}://{bucket}/{prefix}".rstrip("/")
     try:
-        place = Bucket(_MAKERS[scheme](bucket, prefix), shown, settings.deadline_s)
+        make, endpoint = _MAKERS[scheme](bucket, prefix)
+        place = Bucket(make, shown, settings.deadline_s, endpoint)
     except (BaseError, ValueError, OSError) as error:
         # A message of obstore may quote what is in the environment.
         msg = f"{shown}: {_missing(scheme, error)}; see docs/how-to/object-storage.md"
@@ -69,15 +72,15 @@ def _parts(url: str) -> tuple[str, str, str]:
     return parts.scheme.lower(), bucket, path
 
 
-def _s3(bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
+def _s3(bucket: str, prefix: str) -> tuple[_Maker, str]:
     options = _s3_options(os.environ)
-    plain = options.pop("plain", False)
+    endpoint = options.get("endpoint", "")
 
     def make(client: ClientConfig) -> ObjectStore:
-        client = {**client, "allow_http": True} if plain else client
+        client = {**client, "allow_http": True} if endpoint.startswith("http://") else client
         return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=_ONCE, **options)
 
-    return make
+    return make, endpoint
 
 
 def _s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -90,16 +93,15 @@ def _s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
     endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
     if endpoint is not None:
         options["endpoint"] = endpoint
-    options["plain"] = str(options.get("endpoint", "")).startswith("http://")
     return options
 
 
-def _gs(bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
-    return partial(_make_other, GCSStore, bucket, prefix)
+def _gs(bucket: str, prefix: str) -> tuple[_Maker, str]:
+    return partial(_make_other, GCSStore, bucket, prefix), ""
 
 
-def _az(bucket: str, prefix: str) -> Callable[[ClientConfig], ObjectStore]:
-    return partial(_make_other, AzureStore, bucket, prefix)
+def _az(container: str, prefix: str) -> tuple[_Maker, str]:
+    return partial(_make_other, AzureStore, container, prefix), os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
 
 
 def _make_other(kind: Any, bucket: str, prefix: str, client: ClientConfig) -> ObjectStore:

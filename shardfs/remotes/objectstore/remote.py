@@ -170,7 +170,7 @@ class ObjectStoreRemote:
                 if self._is_ready:
                     return self._states.create_first()
         msg = (
-            f"{self.url}: this object store does not know If-None-Match, so pushes could undo each other; "
+            f"{self.url}: this object store does not keep If-None-Match, so pushes could undo each other; "
             "push to a server (`shardfs serve`) instead"
         )
         raise RemoteDeniedError(msg)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
@@ -18,8 +21,10 @@ from shardfs.remotes.objectstore.bucket import Bucket, Listed
 _log = logging.getLogger(__name__)
 
 FOLDER: Final = "refs"
-_GUARD: Final = f"{FOLDER}/guard"
-_GUARD_CONTENT: Final = b"Stores that let this object be made twice take no pushes.\n"
+_GUARD_CONTENT: Final = b"Of many that make an object here at the same moment, one does.\n"
+_RIVALS: Final = 8  # that try at the same moment; of a store that looks first and writes later, most go through
+_RACES: Final = 3
+_START_S: Final = 10.0  # for so many threads to start
 KEPT: Final = 100  # states that stay when old ones are deleted
 _MAX_SIZE: Final = 64 << 20  # bytes of a state: 500 000 refs
 _TRIES: Final = 3  # of reading the newest state while others add and delete
@@ -66,12 +71,33 @@ class States:
         return state
 
     def is_guarded(self) -> bool:
-        """Whether the store refuses to make an object that is there: without that, pushes could undo each other.
+        """Whether the store makes an object for one of many that want to: without that, pushes could undo each other.
+
+        It is tried out once; an object remembers for all clients that the store has passed. It names the store, as it
+        may be copied to another one with all the rest.
 
         Raises:
             ConditionUnknownError: the store itself says that it does not. RemoteError: by the store.
         """
-        return not all(self._bucket.create(_GUARD, _GUARD_CONTENT) for _ in range(2))
+        guard = f"{FOLDER}/guard-{self._bucket.identity}"
+        if self._bucket.get(guard, len(_GUARD_CONTENT)) is None:
+            if not all(self._race() for _ in range(_RACES)):
+                return False
+            self._bucket.create(guard, _GUARD_CONTENT)
+        return True
+
+    def _race(self) -> bool:
+        """Whether of many that make one object at the same moment no two do."""
+        name, start = f"{FOLDER}/race-{new_id()}", threading.Barrier(_RIVALS)
+
+        def try_it(rival: int) -> bool:
+            start.wait(_START_S)
+            return self._bucket.create(name, str(rival).encode())
+
+        with ThreadPoolExecutor(_RIVALS, "shardfs-race") as pool:
+            made = sum(pool.map(try_it, range(_RIVALS)))
+        self._delete([name])
+        return made <= 1
 
     def add(self, state: RefState) -> bool:
         """Put a state, whose number and `previous` follow the newest one, into force; False when another was faster.
@@ -92,10 +118,13 @@ class States:
         numbers = sorted(self._list())
         if len(numbers) < 2 * KEPT:
             return
+        self._delete([_path(number) for number in numbers[:-KEPT]])
+
+    def _delete(self, names: Sequence[str]) -> None:
         try:
-            self._bucket.delete([_path(number) for number in numbers[:-KEPT]])
+            self._bucket.delete(names)
         except RemoteError as error:
-            _log.info("old states of refs stay: %s", error)
+            _log.info("what nobody needs any more stays: %s", error)
 
     def _list(self) -> dict[int, Listed]:
         found = ((state_number(one.name.rpartition("/")[2]), one) for one in self._bucket.list(FOLDER))

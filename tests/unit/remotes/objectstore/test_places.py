@@ -51,7 +51,7 @@ def test_bad_urls_are_refused_without_repeating_them(url: str) -> None:
 def test_where_a_url_leads(server: S3Server, url: str, prefix: str) -> None:
     remote = open_remote(url)
     remote.update_ref(MAIN, None, COMMIT)
-    assert f"{prefix}refs/guard" in server.objects
+    assert f"{prefix}refs/0000000000000001" in server.objects
     assert remote.refs().refs == {MAIN: COMMIT}
     assert remote.url == f"s3://bucket/{prefix}".rstrip("/")
 
@@ -69,7 +69,7 @@ def test_keys_of_a_profile(server: S3Server, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("AWS_PROFILE", "team")
     remote = open_remote("s3://bucket/demo")
     remote.update_ref(MAIN, None, COMMIT)
-    assert "demo/refs/guard" in server.objects
+    assert "demo/refs/0000000000000001" in server.objects
 
 
 def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:

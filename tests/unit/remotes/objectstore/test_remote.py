@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,7 +67,7 @@ def test_layout_is_that_of_a_store_directory_and_states(
     send(store, remote)
     remote.update_ref(MAIN, None, commits[-1])
     packs = {store.layout.pack(p).relative_to(store.layout.root).as_posix() for p in store.index.packs()}
-    refs = {"refs/guard", "refs/0000000000000000", "refs/0000000000000001"}
+    refs = {f"refs/guard-{bucket.identity}", "refs/0000000000000000", "refs/0000000000000001"}
     assert names(bucket) == packs | refs | {"info/packs", "info/refs"}
 
 
@@ -102,26 +102,48 @@ def test_a_move_counts_though_listings_cannot_be_written(server: S3Server) -> No
     assert remote.refs().refs == {MAIN: A}
 
 
-@pytest.mark.parametrize("says", [None, error(501, "NotImplemented")])
+def ignoring(server: S3Server) -> None:
+    server.ignores_conditions = True
+
+
+def racy(server: S3Server) -> None:
+    server.is_racy = True
+
+
+def candid(server: S3Server) -> None:
+    server.judge = lambda request: error(501, "NotImplemented") if request.condition else None
+
+
+@pytest.mark.parametrize("spoil", [ignoring, racy, candid])
 def test_stores_that_replace_take_no_pushes_and_can_be_read(
-    server: S3Server, local: Local, says: Answer | None
+    server: S3Server, local: Local, spoil: Callable[[S3Server], None]
 ) -> None:
     store, commits = local
     remote = open_remote("s3://bucket/demo")
     send(store, remote)
     remote.update_ref(MAIN, None, commits[0])
-    server.ignores_conditions = True
-    server.judge = lambda request: says if request.condition else None
-    before = dict(server.objects)
-    other = open_remote("s3://bucket/demo")
+    # The same objects at another endpoint: what the first store has passed says nothing of the second.
+    guard = next(name for name in server.objects if "/guard-" in name)
+    server.objects[guard.replace("guard-", "guard-x")] = server.objects.pop(guard)
+    spoil(server)
+    before = {name for name in server.objects if "/race-" not in name}
     for _ in range(2):
-        with pytest.raises(RemoteDeniedError, match="does not know If-None-Match"):
+        other = open_remote("s3://bucket/demo")
+        with pytest.raises(RemoteDeniedError, match="does not keep If-None-Match"):
             other.update_ref(MAIN, commits[0], commits[1])
-        with pytest.raises(RemoteDeniedError, match="does not know If-None-Match"):
+        with pytest.raises(RemoteDeniedError, match="does not keep If-None-Match"):
             send(store, other)
-    assert server.objects == before
-    assert other.refs().refs == {MAIN: commits[0]}
-    assert len(other.list_packs()) == len(store.index.packs())
+        assert other.refs().refs == {MAIN: commits[0]}
+        assert len(other.list_packs()) == len(store.index.packs())
+    assert {name for name in server.objects if "/race-" not in name} == before
+
+
+def test_a_store_is_tried_out_once(server: S3Server) -> None:
+    open_remote("s3://bucket/demo").update_ref(MAIN, None, A)
+    assert any("/race-" in request.path for request in server.asked)
+    server.asked.clear()
+    open_remote("s3://bucket/demo").update_ref(MAIN, A, B)
+    assert not any("/race-" in request.path for request in server.asked)
 
 
 def test_what_other_tools_published_is_read_and_goes_on(bucket: Bucket, remote: ObjectStoreRemote) -> None:
@@ -145,7 +167,7 @@ def test_old_states_are_deleted(bucket: Bucket, remote: ObjectStoreRemote, monke
     monkeypatch.setattr(states, "KEPT", 5)
     for number in range(23):
         remote.update_ref("refs/tags/t", A if number % 2 else None, None if number % 2 else A)
-    numbers = sorted(one.name for one in bucket.list("refs") if not one.name.endswith("guard"))
+    numbers = sorted(one.name for one in bucket.list("refs") if "guard" not in one.name)
     assert 5 <= len(numbers) < 10
     assert numbers[-1] == "refs/0000000000000023"
     assert remote.refs().refs == {"refs/tags/t": A}
