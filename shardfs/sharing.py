@@ -175,7 +175,7 @@ class Sharing(Caching):
         ids: Iterable[bytes] = ()
         if places:
             ids = self._chunks_at(places, tensors)
-        elif wanted.picks:
+        elif wanted.picks:  # with whole packs, what this remote has lost and others have
             ids = fetch.picked(self.objects, report.refs, wanted)
         kept = contents.keep(self.store, self.chunks, ids, tell)
         report.kept, report.kept_bytes = kept

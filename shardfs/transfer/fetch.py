@@ -120,7 +120,7 @@ def fetch(
         remote: where from.
         wanted: which branches are followed, and whether all packs are copied; contents that it picks are not.
         prune: delete remote-tracking branches that are gone at the remote.
-        is_mirror: tags here move with those of the remote.
+        is_mirror: tags here move with those of the remote; with whole packs no ref moves before all it needs is here.
         others: opens other remotes, for what is damaged at this one.
         progress: told the bytes that came and will come.
 
@@ -138,8 +138,9 @@ def fetch(
     report.head, report.refs = published.head, dict(followed.refs)
     if prune:
         report.moved += prune_refs(store, remote.name, followed)
+    local = is_mirror and wanted.whole_packs
     for _ in range(2):
-        moved, report.conflicts = follow(store, remote.name, followed, local=wanted.whole_packs, is_mirror=is_mirror)
+        moved, report.conflicts = follow(store, remote.name, followed, local=local, is_mirror=is_mirror)
         report.moved += moved
         if not report.conflicts or not work.mend():
             break
@@ -172,7 +173,7 @@ def plan_fetch(store: Store, remote: Remote, *, wanted: Filter | None = None, pr
 
 
 def picked(objects: Objects, refs: Mapping[str, CommitId], wanted: Filter) -> set[bytes]:
-    """The chunks that a filter picks: of all versions of its branches, or of files of the newest ones.
+    """The chunks that a filter picks: of all versions of its branches and tags, or of files of the newest ones.
 
     Args:
         objects: history.
@@ -182,9 +183,9 @@ def picked(objects: Objects, refs: Mapping[str, CommitId], wanted: Filter) -> se
     Raises:
         NotFoundError, IntegrityError, RemoteError: a tree or manifest cannot be read.
     """
-    tips = plan.readable(objects, [commit for name, commit in refs.items() if name.startswith(BRANCHES)])
     if wanted.everything:
-        return set(plan.closure(objects, tips).chunks)
+        return set(plan.closure(objects, plan.readable(objects, refs.values())).chunks)
+    tips = plan.readable(objects, [commit for name, commit in refs.items() if name.startswith(BRANCHES)])
     trees = {objects.commit(tip).tree for tip in tips}
     files = {entry: None for tree in trees for path, entry in paths.files(objects, tree) if _takes(wanted, path, entry)}
     return {chunk.id for entry in files for chunk in manifest_of(entry, objects).chunks}

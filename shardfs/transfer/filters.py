@@ -46,8 +46,8 @@ class Filter:
 
     @property
     def picks(self) -> bool:
-        """Whether some contents are wanted, and not all that the remote has."""
-        return not self.whole_packs and (self.everything or bool(self.paths) or self.below is not None)
+        """Whether some contents are wanted."""
+        return self.everything or bool(self.paths) or self.below is not None
 
     def follows(self, name: str) -> bool:
         """Whether a branch, by full name, is followed."""
