@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -30,18 +30,27 @@ class Metrics:
         watch: bytes.
         gate: connections.
         repositories: what is served; None when it is no folder of repositories.
+        more: tells what only this kind of server has.
     """
 
-    def __init__(self, traffic: Traffic, watch: Watch, gate: Gate, repositories: Repositories | None) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        watch: Watch,
+        gate: Gate,
+        repositories: Repositories | None,
+        more: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self._traffic = traffic
         self._watch = watch
         self._gate = gate
         self._repositories = repositories
+        self._more = more
 
     def page(self) -> str:
         """All of it."""
         self._watch.count()
-        return page((*self._requests(), *self._connections(), *_process()))
+        return page((*self._requests(), *self._connections(), *self._more(), *_process()))
 
     def _requests(self) -> Iterator[Metric]:
         traffic = self._traffic

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +14,13 @@ from aiohttp import web
 
 from shardfs import config
 from shardfs.errors import StoreError
+from shardfs.exposition import Metric, Sample
 from shardfs.server.access import Access
 from shardfs.server.app import DEFAULT_HOST, DEFAULT_PORT, assemble
 from shardfs.server.limits import Limits
+from shardfs.server.peer_blocks import Blocks
 from shardfs.server.peer_cache import PeerCache, PeerHandlers
-from shardfs.server.process import Edge, serve
+from shardfs.server.process import MORE_METRICS, Edge, serve
 from shardfs.store.cache import Cache
 
 DEFAULT_SIZE: Final = 50 << 30  # bytes
@@ -76,7 +79,21 @@ def make_cache_app(
 
     app = assemble(PeerHandlers(peer, threads), threads, access or Access(upstream.folder), limits, close)
     app[SHOWN_URL] = peer.shown_url
+    app[MORE_METRICS] = partial(_metrics, peer.blocks, cache)
     return app
+
+
+def _metrics(blocks: Blocks, cache: Cache) -> list[Metric]:
+    stats = cache.stats()
+    return [
+        Metric(f"shardfs_server_cache_{name}", kind, text, [Sample(value)])
+        for name, kind, text, value in (
+            ("hit_bytes_total", "counter", "Bytes of blocks that were on this disk.", blocks.hits),
+            ("fetched_bytes_total", "counter", "Bytes of blocks that came from the other place.", blocks.fetched),
+            ("bytes", "gauge", "Bytes of blocks on this disk.", stats.stored_bytes),
+            ("limit_bytes", "gauge", "Most bytes that they may take.", stats.limit_bytes),
+        )
+    ]
 
 
 def run(

@@ -9,7 +9,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from shardfs.exposition import Metric
 from shardfs.server.access_log import AccessLog
 from shardfs.server.limits import Gate, Limits
 from shardfs.server.listener import Listener, listen
@@ -31,6 +32,7 @@ from shardfs.server.traffic import TRAFFIC
 _CANCEL_S: Final = 2.0  # handlers that must be cancelled may take so long to end
 _OTHER_FILES: Final = 512  # descriptors beside those of connections: stores, packs, uploads
 REPOSITORIES: Final = web.AppKey("repositories", Repositories)
+MORE_METRICS: Final[web.AppKey[Callable[[], Iterable[Metric]]]] = web.AppKey("more_metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class _Process:
         self._gate = Gate(edge.limits)
         self._watch = Watch(edge.limits, self._gate, self._traffic.cut_off)
         self._certificate = Certificate(*edge.certificate) if edge.certificate else None
-        self._traffic.metrics = Metrics(self._traffic, self._watch, self._gate, app.get(REPOSITORIES)).page
+        more = app.get(MORE_METRICS, tuple)
+        self._traffic.metrics = Metrics(self._traffic, self._watch, self._gate, app.get(REPOSITORIES), more).page
 
     async def run(self, what: str, where: tuple[str, int], announce: Callable[[str], None]) -> None:
         async with AsyncExitStack() as stack:

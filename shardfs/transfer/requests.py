@@ -327,8 +327,11 @@ class Requests:
     def _failed(self, request: Request, place: str, error: ShardfsError) -> None:
         with self._lock:
             request.jobs.pop(place, None)
-            if request.error is None or isinstance(request.error, PackNotFoundError):
+            before = request.error
+            if before is None or isinstance(before, PackNotFoundError):
                 request.error = error  # a remote that may be back says more than one that has the pack no longer
+            elif not isinstance(error, PackNotFoundError):
+                before.args = (f"{before}; {error}",)
         if not self._ask_next(request):
             self._give_up(request)
 

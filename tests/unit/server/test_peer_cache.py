@@ -106,6 +106,12 @@ def test_four_clients_take_each_byte_once_from_the_other_server(network: Network
 
     with network.cache() as cache, ThreadPoolExecutor(4) as pool:
         list(pool.map(read, range(4)))
+        with urllib.request.urlopen(f"{cache.url}/metrics") as answer:
+            told = dict(
+                line.split() for line in answer.read().decode().splitlines() if line.startswith("shardfs_server_cache")
+            )
+    assert float(told["shardfs_server_cache_fetched_bytes_total"]) == sent_bytes(network.log)
+    assert float(told["shardfs_server_cache_hit_bytes_total"]) > len(DATA) * SIZE
     assert network.pack_bytes >= sent_bytes(network.log) > len(DATA) * SIZE
 
 

@@ -268,7 +268,7 @@ def test_wrong_bytes_are_told_once_and_others_are_asked(
 def test_the_error_of_all_is_told_when_all_fail(lazy: Store, near: FolderSource, far: FolderSource) -> None:
     near.down = far.down = True
     reader = Remotes(near=near, far=far).reader(lazy)
-    with pytest.raises(RemoteUnavailableError):
+    with pytest.raises(RemoteUnavailableError, match=r"down; .* down"):
         reader.chunk(IDS[0], SIZE)
     assert (len(near.requests), len(far.requests)) == (1, 1)
     far.down = False
