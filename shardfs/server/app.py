@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from shardfs import __version__
 from shardfs.errors import StoreError
@@ -124,6 +125,7 @@ def assemble(
         let_in(request, target)
         begin(request, target)
         with traffic.uploads.hold() if (request.method, target.endpoint) in _UPLOADS else nullcontext():
+            await _go_on(request)
             return keep_private(request, await handler(request, target))
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
@@ -135,7 +137,7 @@ def assemble(
     app = web.Application(middlewares=middlewares)
     app[TRAFFIC] = traffic
     app.cleanup_ctx.append(stop)
-    app.router.add_route("*", "/{path:.*}", dispatch)
+    app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_not_yet)
     return app
 
 
@@ -159,6 +161,24 @@ def _metrics(traffic: Traffic, rules: Access, request: web.Request) -> web.Respo
 
 def _openapi(_request: web.Request) -> web.Response:
     return web.Response(body=Path(__file__).with_name("openapi.yaml").read_bytes(), content_type="application/yaml")
+
+
+async def _not_yet(_request: web.Request) -> None:
+    """Who asks before sending a body is told when it is clear that the body is wanted."""
+
+
+async def _go_on(request: web.Request) -> None:
+    """Let a client send its body.
+
+    Raises:
+        web.HTTPExpectationFailed: it expects something else.
+    """
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < HttpVersion11:
+        return
+    if expected.lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="nothing but 100-continue can be expected here")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 @web.middleware
@@ -212,7 +232,7 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
     def listens(line: str) -> None:
         announce(line)
         if rules.is_closed():
-            command = f"shardfs token create --root {root} --name NAME --repository all"
+            command = f"shardfs token create --root {shlex.quote(str(root))} --name NAME --repository all"
             warn(f"nobody can get in yet; `{command}` makes a token")
 
     if rules.anonymous > Permission.READ and not read_only and not is_loopback(host):

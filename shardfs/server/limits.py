@@ -112,10 +112,12 @@ class Slots:
 
     Args:
         places: how many; 0 for as many as come.
+        refused: counts those who found none, as "uploads".
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, refused: Counter[str]) -> None:
         self._places = places or math.inf
+        self._refused = refused
         self.taken = 0
 
     @contextmanager
@@ -126,6 +128,7 @@ class Slots:
             web.HTTPServiceUnavailable: all are taken.
         """
         if self.taken >= self._places:
+            self._refused["uploads"] += 1
             raise web.HTTPServiceUnavailable(text=f"{self.taken} uploads are in progress already; try again")
         self.taken += 1
         try:

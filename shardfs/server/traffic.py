@@ -75,11 +75,11 @@ class Traffic:
 
     def __init__(self, limits: Limits) -> None:
         self.rates = Rates(limits.rate)
-        self.uploads = Slots(limits.uploads)
+        self.refused: Counter[str] = Counter()
+        self.uploads = Slots(limits.uploads, self.refused)
         self.in_progress = 0
         self.answered: Counter[tuple[str, str, int]] = Counter()
         self.latency: dict[str, Latency] = {}
-        self.refused: Counter[str] = Counter()
         self.cut_off: Counter[str] = Counter()
         self.stopping = False
         self.observe: Callable[[Answered], None] = lambda _: None

@@ -88,7 +88,7 @@ def noise(chance: random.Random, most: int) -> bytes:
 def path(chance: random.Random) -> bytes:
     """One of the endpoints, whole or broken."""
     found = bytearray(chance.choice(ENDPOINTS))
-    for _ in range(chance.choice((0, 0, 1, 1, 3))):
+    for _ in range(chance.choice((0, 0, 0, 1, 3))):
         where = chance.randrange(len(found))
         broken = (b"", b"/", b"..", b"%", b"%00", b"%2f", b"%ff", b"?a=b", b"#", b"\\", b"*", b"//", noise(chance, 4))
         found[where : where + chance.randrange(3)] = chance.choice(broken)
@@ -121,16 +121,16 @@ def request(chance: random.Random) -> bytes:
     """Something that looks like a request, from almost right to noise."""
     if chance.random() < 0.05:
         return noise(chance, 2000)
-    method = chance.choice((*METHODS * 4, b"PATCH", b"get", b"OPTIONS", b"CONNECT", b"", b"G\x00T", b"A" * 3000))
-    version = chance.choice((*(b"HTTP/1.1",) * 12, b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.1 ", b"HTTP/x", b"", b"HTTP/1"))
+    method = chance.choice((*METHODS * 12, b"PATCH", b"get", b"OPTIONS", b"CONNECT", b"", b"G\x00T", b"A" * 3000))
+    version = chance.choice((*(b"HTTP/1.1",) * 60, b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.1 ", b"HTTP/x", b"", b"HTTP/1"))
     described, data = body(chance)
     headers = [b"Host: x", *described]
-    for _ in range(chance.choice((0, 0, 1, 2, 5, 200))):
-        separator = chance.choice((*(b": ",) * 10, b":", b" : ", b"", b":\t", b"\x00: "))
-        name = chance.choice(HEADERS) if chance.random() < 0.9 else noise(chance, 20)
+    for _ in range(chance.choice((0, 0, 0, 1, 1, 1, 2, 3, 200))):
+        separator = chance.choice((*(b": ",) * 40, b":", b" : ", b"", b":\t", b"\x00: "))
+        name = chance.choice(HEADERS) if chance.random() < 0.98 else noise(chance, 20)
         headers.append(name + separator + chance.choice(VALUES))
     chance.shuffle(headers)
-    end = chance.choice((*(b"\r\n",) * 12, b"\n", b"\r"))
+    end = chance.choice((*(b"\r\n",) * 60, b"\n", b"\r"))
     head = b" ".join((method, path(chance), version)) + end + b"".join(header + end for header in headers) + end
     return change(chance, head) + data
 
@@ -143,6 +143,6 @@ def change(chance: random.Random, head: bytes) -> bytes:
         lambda: head[:where] + head[where : where + 9] + head[where:],
         lambda: head[:where] + chance.randbytes(1) + head[where + 1 :],
         lambda: head[:where],
-        *(lambda: head,) * 8,
+        *(lambda: head,) * 40,
     )
     return chance.choice(changes)()

@@ -221,3 +221,20 @@ def test_declared_size_is_refused_before_it_is_sent(hosted: Hosted) -> None:
 def test_coded_bodies_are_refused(hosted: Hosted) -> None:
     answer = ask(hosted.url, "PUT", f"/demo/blocks/{'0' * 64}", b"x" * 100, Content_Encoding="gzip")
     assert answer.status == 415
+
+
+def test_body_is_asked_for_when_it_is_wanted(hosted: Hosted) -> None:
+    parts = urlsplit(hosted.url)
+    data = b"wanted"
+    for path, expected, answer in (
+        (f"/demo/blocks/{chunk_id(data).hex()}", b"100-continue", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (f"/demo/blocks/{'A' * 64}", b"100-continue", b"HTTP/1.1 404"),
+        (f"/demo/blocks/{chunk_id(data).hex()}", b"\xff\xfe", b"HTTP/1.1 417"),
+    ):
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+            head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\nExpect: ".encode()
+            client.sendall(head + expected + b"\r\n\r\n")
+            assert client.recv(len(answer)) == answer
+            if b"100" in answer:
+                client.sendall(data)
+                assert client.recv(12) == b"HTTP/1.1 201"

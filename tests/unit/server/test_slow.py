@@ -232,6 +232,7 @@ def test_many_uploads(tmp_path: Path) -> None:
             answer = ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x")
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) >= 1
+            assert count(server.url, "refused_total", limit="uploads") == 1
         wait_until(lambda: ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x").status == 201)
 
 
