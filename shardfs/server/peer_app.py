@@ -79,7 +79,8 @@ def make_cache_app(
 
     app = assemble(PeerHandlers(peer, threads), threads, access or Access(upstream.folder), limits, close)
     app[SHOWN_URL] = peer.shown_url
-    app[MORE_METRICS] = partial(_metrics, peer.blocks, cache)
+    more: Callable[[], list[Metric]] = partial(_metrics, peer.blocks, cache)
+    app[MORE_METRICS] = more
     return app
 
 
