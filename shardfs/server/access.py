@@ -90,7 +90,7 @@ class Access:
         self._trust_proxy = trust_proxy
         self.audit = AuditLog(folder)
         self._tokens = Watched[Mapping[str, Token]](folder.tokens, parse_tokens, {})
-        self._rules = Watched(folder.config, parse_rules, Rules())
+        self._rules = Watched(folder.config, parse_rules, Rules(), by_hand=True)
         self._bad_tokens = Attempts(_BAD_TOKENS, 60)
         self._refusals = Attempts(_REFUSALS, 60)
 

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from shardfs.errors import ShardfsError, StoreError
 
-CHECK_S: Final = 0.5  # between two looks at the file: a revoked token opens nothing a second later
+CHECK_S: Final = 0.4  # between two looks at the file: a change counts after one, by hand after two, within a second
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -23,32 +23,50 @@ class Watched(Generic[_T]):
         path: the file; it need not exist.
         parse: makes the value of its bytes.
         missing: the value when there is no file.
+        by_hand: people write it, with editors that may empty or delete it for a moment before they fill it. So it is
+            read once nobody has written to it for `CHECK_S`, and a file that is gone says what it said last.
 
     Raises:
         ShardfsError: of `parse`; or StoreError: the file cannot be read.
     """
 
-    def __init__(self, path: Path, parse: Callable[[bytes], _T], missing: _T) -> None:
+    def __init__(self, path: Path, parse: Callable[[bytes], _T], missing: _T, *, by_hand: bool = False) -> None:
         self._path = path
         self._parse = parse
         self._missing = missing
-        self._seen = self._signature()
+        self._by_hand = by_hand
+        self._seen = self._read = self._signature()
         self._checked = time.monotonic()
         self._value = self._load()
 
     def get(self) -> _T:
-        """The value, as the file was at most `CHECK_S` seconds ago."""
+        """The value, as the file was not long ago."""
         now = time.monotonic()
         if now - self._checked >= CHECK_S:
             self._checked = now
-            seen = self._signature()  # before reading: what is written meanwhile is seen the next time
-            if seen != self._seen:
-                self._seen = seen
-                try:
-                    self._value = self._load()
-                except ShardfsError as error:
-                    _log.warning("%s; what it said before stays in force", error)
+            before, self._seen = self._seen, self._signature()
+            if self._seen != self._read and (self._seen == before or self._is_done()):
+                self._read = self._seen  # what is written from here on looks different the next time
+                self._load_again()
         return self._value
+
+    def _is_done(self) -> bool:
+        """Whether nobody is in the middle of writing the file; where clocks differ, `get` looks twice."""
+        if not self._by_hand:
+            return True
+        try:
+            return time.time() - self._path.stat().st_mtime >= CHECK_S
+        except OSError:
+            return False
+
+    def _load_again(self) -> None:
+        try:
+            if self._by_hand and not self._path.exists():
+                msg = f"{self._path} is gone; write an empty one if you mean it"
+                raise StoreError(msg)
+            self._value = self._load()
+        except ShardfsError as error:
+            _log.warning("%s; what it said before stays in force", error)
 
     def _signature(self) -> object:
         try:

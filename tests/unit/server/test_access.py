@@ -296,7 +296,7 @@ def test_anonymous_by_repository(tmp_path: Path) -> None:
         assert statuses("team/public") == (200, 401)
         assert statuses("team/secret") == (401, 401)
         assert statuses("nothing") == (401, 401)
-        folder.config.unlink()
+        folder.config.write_text("")
         _until(lambda: statuses("team/secret") == (200, 401))
 
 

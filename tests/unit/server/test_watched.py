@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,33 @@ def test_changes_are_seen(path: Path) -> None:
     assert file.get() == "two"
     path.unlink()
     assert file.get() == "nothing"
+
+
+def test_file_that_people_wrote_a_while_ago_is_read_at_once(path: Path) -> None:
+    file = Watched(path, parse, "nothing", by_hand=True)
+    path.write_text("one")
+    os.utime(path, (1, 1))
+    assert file.get() == "one"
+
+
+def test_file_that_people_write_is_read_when_they_are_done(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text("one")
+    file = Watched(path, parse, "nothing", by_hand=True)
+
+    def write(text: str) -> None:
+        path.write_text(text)
+        os.utime(path, (1e10, 1e10))  # an hour that has not come: only looking twice helps
+
+    write("")
+    assert file.get() == "one"
+    write("two")
+    assert [file.get(), file.get()] == ["one", "two"]
+    path.unlink()
+    assert [file.get() for _ in range(4)] == ["two"] * 4
+    assert len(caplog.records) == 1
+    assert "is gone" in caplog.records[0].getMessage()
+    write("three")
+    assert [file.get(), file.get()] == ["two", "three"]
 
 
 def test_bad_file_is_said_once_and_changes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
