@@ -30,7 +30,6 @@ from tests.nginx import free_port
 
 _BIN: Final = Path(__file__).parents[1] / "build/swift/bin"
 _FILTERS: Final = Path(__file__).with_name("swift_filter")  # alone there: `tests` holds another `swift`
-_MEMCACHED: Final = shutil.which("memcached")
 _ACCESS_KEY: Final = "test:tester"
 _SECRET_KEY: Final = "testing-secret"
 
@@ -66,10 +65,9 @@ account_autocreate = true
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:one_at_a_time]
-paste.filter_factory = one_at_a_time:filter_factory
+paste.filter_factory = filters:one_at_a_time
 [filter:cache]
-use = egg:swift#memcache
-memcache_servers = 127.0.0.1:{cache}
+paste.filter_factory = filters:cache
 [filter:listing_formats]
 use = egg:swift#listing_formats
 [filter:s3api]
@@ -140,8 +138,6 @@ def why_not() -> str | None:
     """Why Swift cannot run here; None when it can."""
     if not (_BIN / "swift-proxy-server").exists():
         return "swift is not installed in build/swift; .ci/setup does that"
-    if _MEMCACHED is None:
-        return "memcached is not installed"
     return None if _keeps_attributes() else "the file system of temporary files keeps no extended attributes"
 
 
@@ -183,11 +179,11 @@ def _serve(folder: Path) -> None:
 @contextmanager
 def swift(folder: Path) -> Iterator[Swift]:
     """The processes of a store with one disk; `folder` holds all that they write."""
-    ports = {kind: free_port() for kind in ("account", "container", "object", "proxy", "cache")}
+    ports = {kind: free_port() for kind in ("account", "container", "object", "proxy")}
     assert len(set(ports.values())) == len(ports)
     _write_configuration(folder, ports)
     with ExitStack() as stack:
-        commands = {"cache": [str(_MEMCACHED), *_cache_arguments(ports["cache"])]}
+        commands = {}
         for kind in ("account", "container", "object", "proxy"):
             program, configuration = _BIN / f"swift-{kind}-server", folder / f"etc/{kind}-server.conf"
             commands[kind] = [str(_BIN / "python"), str(program), str(configuration)]
@@ -208,7 +204,7 @@ def _write_configuration(folder: Path, ports: dict[str, int]) -> None:
     etc = folder / "etc"
     etc.mkdir()
     (etc / "swift.conf").write_text(_HASHING)
-    known = {"folder": folder, "user": getpass.getuser(), "cache": ports["cache"], "secret": _SECRET_KEY}
+    known = {"folder": folder, "user": getpass.getuser(), "secret": _SECRET_KEY}
     for kind in ("account", "container", "object"):
         text = (_COMMON + _STORAGE).format(kind=kind, port=ports[kind], **known)
         (etc / f"{kind}-server.conf").write_text(text)
@@ -218,11 +214,6 @@ def _write_configuration(folder: Path, ports: dict[str, int]) -> None:
             command = [str(_BIN / "python"), str(_BIN / "swift-ring-builder"), str(builder), *step]
             subprocess.run(command, check=True, capture_output=True)
     (etc / "proxy-server.conf").write_text((_COMMON + _PROXY).format(port=ports["proxy"], **known))
-
-
-def _cache_arguments(port: int) -> list[str]:
-    user = ["-u", "root"] if os.geteuid() == 0 else []
-    return ["-l", "127.0.0.1", "-p", str(port), "-m", "16", *user]
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -302,8 +302,10 @@ def test_threads_share_a_remote(remote: Remote, local: tuple[Store, list[CommitI
     contents = {p: store.layout.pack(p).read_bytes() for p in store.index.packs()}
     wrong: list[object] = []
 
+    rounds = 60 if remote.knows_ids else 15  # Swift takes some ms for each
+
     def read(seed: int) -> None:
-        for number in range(60):
+        for number in range(rounds):
             for pack_id, data in contents.items():
                 offset = (seed * 977 + number * 131) % (len(data) - 300)
                 if remote.read_pack(pack_id, offset, 300) != data[offset : offset + 300]:
