@@ -85,6 +85,19 @@ def test_table(guarded: Guarded, endpoint: str, method: str) -> None:
             assert (answer.headers["WWW-Authenticate"] == 'Bearer realm="shardfs"') is (answer.status == 401)
 
 
+@pytest.mark.parametrize("allowed", Permission)
+def test_table_for_everybody(tmp_path: Path, allowed: Permission) -> None:
+    store, commits = make_store(tmp_path / "demo", 2)
+    store.close()
+    with serving(tmp_path, f"anonymous={allowed.name}") as server:
+        for (method, endpoint), needed in RULES.items():
+            status = ask(server.url, method, f"/demo/{PATHS[endpoint]}", b"").status
+            assert (status == 401) is (needed > allowed), (method, endpoint, status)
+        here = {"If_Match": f'"{commits[1].hex()}"'}
+        back = ask(server.url, "PUT", f"/demo/{MAIN}", commits[0].hex().encode(), **here).status
+        assert back == (200 if allowed is Permission.ADMIN else 401)
+
+
 @pytest.mark.parametrize("endpoint", PATHS)
 def test_other_repositories_cannot_be_told_from_nothing(guarded: Guarded, endpoint: str) -> None:
     def told(answer: Answer, name: str) -> tuple[int, bytes, list[str]]:
