@@ -94,6 +94,7 @@ def test_a_secret_is_printed_and_written_nowhere_else(
     run("config", "list")
     run("stats", "--json")
     run("-vv", "clone", url, str(tmp_path / "copy"))
+    run("clone", f"http://ada:{SECRET}@127.0.0.1", status=2)
     run("doctor", "--bundle", str(tmp_path / "bundle.tgz"), status=None)
     run("mount", str(tmp_path / "models"), "--remote", url, "--print-fstab", status=None)
     run("mount", str(tmp_path / "models"), "--remote", url, "--print-systemd", status=None)

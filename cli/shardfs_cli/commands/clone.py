@@ -84,6 +84,6 @@ def command(
 def _last_part(url: str) -> str:
     name = url.rstrip("/").rpartition("/")[2]
     if not name or name in (".", "..") or ("://" in url and url.count("/") < 3):
-        msg = f"{url} has no name at its end; give a directory"
+        msg = "the URL has no name at its end; give a directory"  # it may have a password, which is not repeated
         raise UsageError(msg)
     return name
