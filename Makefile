@@ -7,6 +7,7 @@
 # make api     requests made from the server's OpenAPI description for some minutes: EXAMPLES=.. for each endpoint
 # make bench   tables of times and bytes beside other tools
 # make bench-mount   the same of mounts: reads, writes, a slow link (root); BENCH_FLAGS=--quick for less
+# make bench-remote  push, pull and many lazy readers beside git-lfs, restic, rclone and nginx (root); BENCH_FLAGS as above
 # make format  rewrite the sources as the formatter wants them
 # Each installs what it misses first; see .ci/setup.
 
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test check soak faults fuzz api bench bench-mount format setup clean
+.PHONY: demo test check soak faults fuzz api bench bench-mount bench-remote format setup clean
 
 setup:
 	@.ci/setup
@@ -63,6 +64,11 @@ bench-mount:
 	$(BIN)/python -m tests.benchmarks.bench_mount --series build/series $(BENCH_FLAGS)
 	$(BIN)/python -m tests.benchmarks.bench_staging --mb 91 --repeats 3
 	$(BIN)/python -m tests.benchmarks.bench_remote --repeats 1 $(BENCH_FLAGS)
+
+bench-remote:
+	@.ci/setup bench
+	$(BIN)/python -m tests.benchmarks.bench_push $(BENCH_FLAGS)
+	$(BIN)/python -m tests.benchmarks.bench_serve $(BENCH_FLAGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -39,8 +39,15 @@ class Link:
 
     def received(self) -> int:
         """Bytes that came to the client so far; of the headers of a burst only one is counted."""
+        return self._count("rx")
+
+    def sent(self) -> int:
+        """Bytes that the client sent so far, counted the same way."""
+        return self._count("tx")
+
+    def _count(self, way: str) -> int:
         said = _run("ip", "-n", self._client_space, "-s", "-j", "link", "show", "dev", _DEVICE)
-        return int(json.loads(said)[0]["stats64"]["rx"]["bytes"])
+        return int(json.loads(said)[0]["stats64"][way]["bytes"])
 
 
 def missing() -> str:
@@ -53,8 +60,8 @@ def missing() -> str:
 
 
 @contextmanager
-def slow_link() -> Iterator[Link]:
-    """A link for the block; whatever happens, nothing of it stays behind.
+def slow_link(delay_ms: float = DELAY_MS) -> Iterator[Link]:
+    """A link for the block, with this delay each way; whatever happens, nothing of it stays behind.
 
     Raises:
         SystemExit: the system refuses a part of it.
@@ -67,7 +74,7 @@ def slow_link() -> Iterator[Link]:
         try:
             for space in (server, client):
                 _run("ip", "netns", "add", space)
-            argv = [str(carrier), server, client, _DEVICE, str(DELAY_MS * 1000), str(RATE), str(QUEUE)]
+            argv = [str(carrier), server, client, _DEVICE, str(round(delay_ms * 1000)), str(RATE), str(QUEUE)]
             with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdin is not None
                 assert process.stdout is not None
