@@ -326,11 +326,9 @@ class _Fetch:
 
     def _sources(self, pack_id: PackId) -> list[PackSource]:
         """Who has a pack: the remote, then others that are known to."""
-        index = self._store.index
-        names = {copy.place for entry in index.entries(pack_id)[:1] for copy in index.find(entry.id)}
         found: list[PackSource] = [self._remote]
-        for name in sorted(names - {LOCAL, self._remote.name}):
-            if pack_id in index.packs(name):
+        for name in self._store.index.places(pack_id):
+            if name not in (LOCAL, self._remote.name):
                 with suppress(NotFoundError):
                     found.append(self._others(name))
         return found

@@ -75,6 +75,10 @@ def test_contents_for_good(clone: Shell) -> None:
     assert _offline(clone, "cat", "v1:weights/model.bin") == 0
     assert _offline(clone, "cat", "HEAD:other.bin") == 14
     assert clone("fetch", "--full", "v1:weights").out == "nothing new at origin\n"
+    assert clone("fetch", "--full", "v1").out.startswith("from origin: 1 chunk, 1 B, copied into")
+    assert "unknown revision 'orgin'" in clone("fetch", "--full", "orgin", status=1).err
+    assert "needs a REV" in clone("fetch", "--full", "--tensors", "*", status=2).err
+    assert "--all takes no remote" in clone("fetch", "--all", "origin", status=2).err
     assert clone("verify").status == 0
 
 

@@ -59,17 +59,15 @@ def command(  # noqa: PLR0913 - options
     them; `shardfs prefetch` brings them into the cache instead.
     """
     context = ctx.ensure_object(Context)
-    if remote is not None and ":" in remote:  # no remote has such a name
-        places, remote = (remote, *places), None
-    if (places and not full) or (tensors is not None and not places):
+    if not full and (places or tensors is not None or ":" in (remote or "")):
         msg = "to copy contents write --full REV[:PATH]; `shardfs prefetch` brings them into the cache"
-        raise UsageError(msg)
-    if everywhere and (remote is not None or places):
-        msg = "--all takes no remote and no REV[:PATH]"
         raise UsageError(msg)
     statuses: list[int] = []
     documents: list[dict[str, Any]] = []
     with context.repository() as repository:
+        if full and remote is not None and remote not in repository.remotes():
+            places, remote = (remote, *places), None
+        _check(remote, places, tensors, everywhere=everywhere)
         wanted = [context.place(repository, place) for place in places]
         for name in repository.remotes() if everywhere else [remote or repository.upstream()]:
             options: dict[str, Any] = {"full": full and not wanted, "tensors": tensors, "prune": prune}
@@ -87,6 +85,15 @@ def command(  # noqa: PLR0913 - options
         context.output.document(documents if everywhere else documents[0])
     if statuses:
         ctx.exit(statuses[0])
+
+
+def _check(remote: str | None, places: tuple[str, ...], tensors: str | None, *, everywhere: bool) -> None:
+    if everywhere and (remote is not None or places):
+        msg = "--all takes no remote and no REV[:PATH]"
+        raise UsageError(msg)
+    if tensors is not None and not places:
+        msg = "--tensors needs a REV[:PATH]"
+        raise UsageError(msg)
 
 
 def _fetched(
