@@ -115,6 +115,16 @@ def test_four_clients_take_each_byte_once_from_the_other_server(network: Network
     assert network.pack_bytes >= sent_bytes(network.log) > len(DATA) * SIZE
 
 
+def test_processes_share_one_folder(network: Network, tmp_path: Path) -> None:
+    with network.cache() as one, network.cache() as two:
+        with client(one, tmp_path / "one") as reader:
+            read_all(reader)
+        before = sent_bytes(network.log)
+        with client(two, tmp_path / "two") as reader:
+            read_all(reader)
+    assert sent_bytes(network.log) == before
+
+
 def test_all_of_it_is_there_while_the_other_server_is_away(network: Network, tmp_path: Path) -> None:
     with network.cache() as cache, client(cache, tmp_path / "one") as reader, remote_at(cache) as remote:
         read_all(reader)
