@@ -119,9 +119,10 @@ class Watched(Bucket):
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """Old states go after two moves, and nobody pauses."""
+    """All states but the last go after each move, and nobody pauses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states_module, "KEPT", 1)
+        patch.setattr(remote_module, "KEPT", 1)
         patch.setattr(remote_module, "_PAUSE_S", 0.0)
         yield
 

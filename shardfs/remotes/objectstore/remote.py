@@ -33,7 +33,7 @@ from shardfs.formats.refstate import RefState
 from shardfs.remotes.base import RemoteRefs
 from shardfs.remotes.objectstore.bucket import PART_SIZE, Bucket
 from shardfs.remotes.objectstore.errors import ConditionUnknownError
-from shardfs.remotes.objectstore.states import States, new_id
+from shardfs.remotes.objectstore.states import KEPT, States, new_id
 from shardfs.store import packs
 
 _log = logging.getLogger(__name__)
@@ -145,17 +145,19 @@ class ObjectStoreRemote:
 
     def _is_moved(self, state: RefState, name: str, old: CommitId | None, new: CommitId | None) -> bool:
         """One attempt; False when another move of any ref came first."""
-        current = state.refs.get(name)
+        current, after = state.refs.get(name), state
         if current != new:
             if current != old:
                 msg = f"{name} on {self.url} moved to {current.hex()[:12] if current else 'nothing'}"
                 raise RefChangedError(msg, current)
             _check_room(state, name)
-            if not self._states.add(state.moved(name, new, new_id())):
+            after = state.moved(name, new, new_id())
+            if not self._states.add(after):
                 return False
         try:
             self._publish()
-            self._states.thin_out()
+            if after.number % KEPT == 0:
+                self._states.thin_out()
         except RemoteError as error:  # the ref has moved; listings are right after the next push
             _log.warning("listings for readers over HTTP are not up to date: %s", error)
         return True

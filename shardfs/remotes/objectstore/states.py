@@ -45,15 +45,7 @@ class States:
         Raises:
             RemoteError: by the store, or what it holds is not a state.
         """
-        for _ in range(_TRIES):
-            listed = self._list()
-            if not listed:
-                return self._published()
-            state = self._read(listed[max(listed)])
-            if state is not None:
-                return state
-        msg = f"states of refs at {self._bucket.url} come and go faster than they can be read"
-        raise RemoteUnavailableError(msg)
+        return self._highest() or self._published()
 
     def create_first(self) -> RefState:
         """The newest state; made when the place holds none.
@@ -61,10 +53,11 @@ class States:
         Raises:
             RemoteError: by the store.
         """
-        if not self._list():
+        state = self._highest()
+        if state is None:
             first = self._published() or RefState(0, FIRST_ID, None)
             self._bucket.create(_path(first.number), first.to_bytes())
-        state = self.newest()
+            state = self._highest()
         if state is None:
             msg = f"{self._bucket.url}: an object that was just made is not there"
             raise RemoteUnavailableError(msg)
@@ -114,17 +107,27 @@ class States:
         return after is not None and self._parse(after, state.number + 1).previous == state.id
 
     def thin_out(self) -> None:
-        """Delete old states when there are many. Whoever may not delete leaves them."""
-        numbers = sorted(self._list())
-        if len(numbers) < 2 * KEPT:
-            return
-        self._delete([_path(number) for number in numbers[:-KEPT]])
+        """Delete all but the newest states. Whoever may not delete leaves them."""
+        old = sorted(self._list())[:-KEPT]
+        if old:
+            self._delete([_path(number) for number in old])
 
     def _delete(self, names: Sequence[str]) -> None:
         try:
             self._bucket.delete(names)
         except RemoteError as error:
             _log.info("what nobody needs any more stays: %s", error)
+
+    def _highest(self) -> RefState | None:
+        for _ in range(_TRIES):
+            listed = self._list()
+            if not listed:
+                return None
+            state = self._read(listed[max(listed)])
+            if state is not None:
+                return state
+        msg = f"states of refs at {self._bucket.url} come and go faster than they can be read"
+        raise RemoteUnavailableError(msg)
 
     def _list(self) -> dict[int, Listed]:
         found = ((state_number(one.name.rpartition("/")[2]), one) for one in self._bucket.list(FOLDER))

@@ -20,6 +20,7 @@ from shardfs.formats.refstate import RefState
 from shardfs.remotes import meter
 from shardfs.remotes.base import Remote
 from shardfs.remotes.objectstore import bucket as bucket_module
+from shardfs.remotes.objectstore import remote as remote_module
 from shardfs.remotes.objectstore import states
 from shardfs.remotes.objectstore.bucket import Bucket
 from shardfs.remotes.objectstore.remote import ObjectStoreRemote
@@ -165,6 +166,7 @@ def test_states_that_were_lost_go_on_from_the_listing(bucket: Bucket, remote: Ob
 
 def test_old_states_are_deleted(bucket: Bucket, remote: ObjectStoreRemote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(states, "KEPT", 5)
+    monkeypatch.setattr(remote_module, "KEPT", 5)
     for number in range(23):
         remote.update_ref("refs/tags/t", A if number % 2 else None, None if number % 2 else A)
     numbers = sorted(one.name for one in bucket.list("refs") if "guard" not in one.name)
@@ -177,6 +179,7 @@ def test_a_sleeper_whose_number_was_deleted_does_not_win(
     bucket: Bucket, remote: ObjectStoreRemote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(states, "KEPT", 1)
+    monkeypatch.setattr(remote_module, "KEPT", 1)
     remote.update_ref(MAIN, None, A)
     seen = states.States(bucket).newest()
     assert seen is not None
