@@ -258,10 +258,14 @@ class Requests:
             request.asked_at = time.monotonic()
             job = Job(partial(self._run, request, place), partial(self._dropped, request, place), request.owner)
             request.jobs[place] = job
-        if distance is None:
-            self._couriers[place].send(job)
-        else:
-            self._couriers[place].send_ahead(job, distance)
+        try:
+            if distance is None:
+                self._couriers[place].send(job)
+            else:
+                self._couriers[place].send_ahead(job, distance)
+        except RemoteUnavailableError as error:  # the system allows no thread
+            self._couriers[place].revoke(job)
+            self._failed(request, place, error)
         return True
 
     def _patience_left(self, request: Request) -> float:
