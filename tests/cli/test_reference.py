@@ -49,6 +49,8 @@ def test_every_schema_is_of_a_command() -> None:
         "error",
         "fetch --dry-run",
         "prefetch --check",
+        "publish --check",
+        "push --all",
         "branch NAME",
         "tag NAME",
         "mount --print-fstab",
