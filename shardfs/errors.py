@@ -203,6 +203,10 @@ class RemoteDeniedError(RemoteError):
     """The remote refused the request."""
 
 
+class RemoteLoginError(RemoteDeniedError):
+    """The remote wants a token, or another one than it was shown."""
+
+
 class RemoteOfflineError(RemoteError):
     """No remote is asked, because this program was told to be offline."""
 

@@ -31,7 +31,7 @@ def login(
         Whether the server judged the token; one that has no repository at the URL may not look at it.
 
     Raises:
-        UsageError: a URL or token of the wrong form. RemoteDeniedError: the server does not take the token.
+        UsageError: a URL or token of the wrong form. RemoteLoginError: the server does not take the token.
         RemoteError: it cannot be asked. StoreError, MalformedError: the file cannot be read or written.
             Nothing was kept.
     """
@@ -44,8 +44,7 @@ def login(
         raise UsageError(msg)
     entry = credentials_file.Entry(token, user, helper, plain_http)
     credentials_file.check(entry)
-    # Without a repository there is something to judge only if the answer depends on what is shown.
-    is_judged = _finds_repository(url, entry) or not _lets_in(url)
+    is_judged = _is_judged(url, entry) or _is_judged(f"{url.rstrip('/')}/any", entry)
     credentials_file.save(url, entry)
     return is_judged
 
@@ -61,32 +60,42 @@ def logout(url: str) -> None:
     credentials_file.forget(url)
 
 
-def _lets_in(url: str) -> bool:
-    """Whether a server talks to those who show nothing."""
-    from shardfs.errors import RemoteDeniedError
+def _is_judged(url: str, entry: Entry) -> bool:
+    """Whether the answer to a question at a URL depends on what is shown.
+
+    A server says whom it lets in before it says what there is, but below names that repositories can have only.
+
+    Raises:
+        RemoteLoginError: it does not take what is shown. RemoteError: it cannot be asked.
+    """
+    from shardfs.errors import RemoteDeniedError, RemoteLoginError, RepositoryNotFoundError
     from shardfs.remotes.credentials_file import Entry
 
     try:
-        _finds_repository(url, Entry())
+        _ask(url, entry)
+    except RepositoryNotFoundError:
+        try:
+            _ask(url, Entry())
+        except RemoteLoginError:
+            return True
+        except (RemoteDeniedError, RepositoryNotFoundError):
+            return False
+    except RemoteLoginError:
+        raise
     except RemoteDeniedError:
-        return False
+        return True  # it knows who asks, who may just not do this here
     return True
 
 
-def _finds_repository(url: str, entry: Entry) -> bool:
-    from shardfs.errors import RepositoryNotFoundError
+def _ask(url: str, entry: Entry) -> None:
     from shardfs.remotes import registry
     from shardfs.remotes.credentials import Authorization
     from shardfs.remotes.retry import RetryingRemote
 
     settings = config.load(None)
-    remote = RetryingRemote(
-        registry.open_web(url, "to log in to", settings, Authorization(url, entry)), settings.deadline_s
-    )
+    web = registry.open_web(url, "server", settings, Authorization(url, entry))
+    remote = RetryingRemote(web, settings.deadline_s)
     try:
         remote.refs()
-    except RepositoryNotFoundError:
-        return False
     finally:
         remote.close()
-    return True

@@ -51,7 +51,7 @@ class Login(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A login and where it comes from, for people."""
+    """A login, and which one that is, for people."""
 
     login: Login
     source: str
@@ -73,7 +73,7 @@ class Authorization:
         self._known = False
         self._looked = float("-inf")
         self._header: str | None = None
-        self._told = "it wants a token"
+        self._told = ""
 
     def header(self) -> str | None:
         """Value of the header Authorization; None to come without.
@@ -102,7 +102,7 @@ class Authorization:
 
     @property
     def told(self) -> str:
-        """What was shown, in words."""
+        """What it means that the server wants something else than was shown, and what to do."""
         return self._told
 
     def _look(self) -> None:
@@ -147,36 +147,33 @@ def keep(url: str) -> str:
 
 
 def _search(place: Address, from_url: Login | None, given: Entry | None) -> tuple[Login | None, str]:
+    """What to show at a place, and in words what a refusal of that means."""
     tables = _matching(place) if given is None else [(place, given)]
     found = None
     if from_url is not None:
-        found = _Found(from_url, "the URL")
+        found = _Found(from_url, "that of the URL")
     elif given is None and (login := _from_environment(place)) is not None:
-        found = _Found(login, TOKEN)
+        found = _Found(login, f"that of {TOKEN}")
     else:
         found = _from_tables(place, tables)
-    return _judge(place, found, [entry for _, entry in tables])
-
-
-def _judge(place: Address, found: _Found | None, entries: list[Entry]) -> tuple[Login | None, str]:
-    """What may be shown at a place, and in words what that was, or why it is nothing."""
     if found is None:
-        return None, "it wants a token"
-    may_listen = place.scheme == "http" and not place.is_loopback
-    if may_listen and not any(entry.plain_http for entry in entries):
+        return None, f"it wants a token; `shardfs login {place}` keeps one"
+    if place.scheme == "http" and not place.is_loopback and not any(entry.plain_http for _, entry in tables):
         return None, (
-            f"it wants a token, and that of {found.source} is not sent over http, where everybody on the way can "
-            "read it: use https, or allow it with --plain-http"
+            f"it wants a token, and {found.source} is not sent over http, where everybody on the way can read it; "
+            f"use https, or `shardfs login --plain-http {place}`"
         )
-    return found.login, f"it does not take the token of {found.source}"
+    if given is not None:
+        return found.login, "it does not take this token"
+    return found.login, f"it wants another token than {found.source}; `shardfs login {place}` keeps one"
 
 
 def _from_tables(place: Address, tables: list[tuple[Address, Entry]]) -> _Found | None:
     for prefix, entry in tables:
         if entry.token is not None:
-            return _Found(Login(entry.token, entry.user), credentials_file.path().name)
+            return _Found(Login(entry.token, entry.user), f"that of {credentials_file.path().name}")
         if entry.helper is not None:
-            return _Found(Login(_ask_helper(entry.helper, entry.user, prefix, place), entry.user), "the helper")
+            return _Found(Login(_ask_helper(entry.helper, entry.user, prefix, place), entry.user), "that of the helper")
     return None
 
 

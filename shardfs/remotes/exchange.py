@@ -15,6 +15,7 @@ from shardfs.errors import (
     FormatError,
     RemoteDeniedError,
     RemoteError,
+    RemoteLoginError,
     RemoteProtocolError,
     RemoteTimeoutError,
     RemoteUnavailableError,
@@ -135,7 +136,7 @@ class Exchanges:
         says that it is.
 
         Raises:
-            RemoteDeniedError: it does not let us in. RemoteError: no complete HTTP answer.
+            RemoteLoginError: it does not let us in. RemoteError: no complete HTTP answer.
         """
         headers = {"User-Agent": "shardfs", **request.headers}
         request = request._replace(target=f"{self._path}/{request.target}", headers=headers)
@@ -146,8 +147,7 @@ class Exchanges:
             if answer.status != 401 or not self._authorization.renew(shown):
                 break
         if answer.status == 401:
-            msg = f"{self._who}: {self._authorization.told}; `shardfs login {self._place}` takes one"
-            raise RemoteDeniedError(msg)
+            raise RemoteLoginError(f"{self._who}: {self._authorization.told}")
         if answer.status in _REDIRECTS and request.method == "GET":
             return self._follow(answer, request, login, is_public=connection.is_public)
         return answer

@@ -198,7 +198,8 @@ class HttpRemote:
         if status in (404, 405, 501):
             raise RemoteDeniedError(f"{self.url} {_DENIED} ({status}: {said})")
         if status == 403:
-            raise RemoteDeniedError(f"{msg}; if another token may do this: `shardfs login {self.url}`")
+            hint = f"if another token may do this: `shardfs login {self.url}`"
+            raise RemoteDeniedError(f"remote {self.name} ({self.url}) answered 403: {said}; {hint}")
         if 400 <= status < 600 and status not in (416, 505):
             raise RemoteDeniedError(msg)
         raise RemoteProtocolError(msg)

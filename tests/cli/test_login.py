@@ -26,6 +26,8 @@ class Guarded(BadServer):
     """A server of one empty repository that lets those in who show the secret."""
 
     def answer_to(self, head: bytes) -> bytes:
+        if head.startswith(b"GET /info/"):  # no repository can be at the root, so nothing is asked there
+            return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
         good = f"Bearer {SECRET}".encode() in head or f"Basic {PAIR}".encode() in head
         if not good:
             body = b'{"error": "this needs a token"}'
@@ -49,7 +51,7 @@ def test_login_tries_the_token_and_keeps_it(project: Shell, server: Guarded) -> 
     assert f"shardfs login {server.url}" in told
     assert "origin" in told
     refused = project("login", server.url, stdin=b"wrong\n", status=14)
-    assert "does not take" in refused.err
+    assert "does not take this token" in refused.err
     assert not credentials_file.path().exists()
     result = project("login", server.url, "--json", stdin=SECRET.encode() + b"\n")
     assert result.json == {"url": server.url, "tried": True}
@@ -59,6 +61,13 @@ def test_login_tries_the_token_and_keeps_it(project: Shell, server: Guarded) -> 
     assert schema.problems(schema.load()["logout"], gone.json) == []
     project("fetch", status=14)
     project("logout", server.url, status=1)
+
+
+def test_login_to_a_whole_server_is_tried_below_its_root(shell: Shell, server: Guarded) -> None:
+    root = server.url.removesuffix("/repo")
+    shell("login", root, stdin=b"wrong\n", status=14)
+    assert shell("login", root, "--json", stdin=SECRET.encode()).json["tried"] is True
+    assert shell("clone", server.url, "copy").status == 0
 
 
 def test_login_with_a_helper_keeps_no_token(project: Shell, server: Guarded) -> None:
