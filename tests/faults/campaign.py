@@ -39,6 +39,7 @@ import shardfs.maintenance
 import shardfs.remotes
 import shardfs.transfer
 import shardfs_cli.commands
+from tests.certificates import OPENSSL, Pair, make_certificate
 from tests.faults import proxy
 from tests.faults.breaking import GREETING_FAULTS, UPLOAD_FAULTS
 from tests.faults.children import Child, Ended, checking
@@ -50,6 +51,7 @@ LIMIT_S: Final = 60.0  # of a command that asks some twenty things, each within 
 MOST_MEMORY: Final = 400 << 20  # bytes
 SHARES: Final = (0.1, 0.3, 1.0)
 MOUNTED_SHARE: Final = 10  # one in so many seeds goes through a mount, which takes a second to make
+FOUND: Final = [name for name in proxy.ALL if OPENSSL or name not in GREETING_FAULTS]
 OUTCOMES: Final = ("ok", "error", "wrong", "hang")
 CLEAR: Final = {REMOTE_FAILED, 13, 10}  # a remote failed, damage, no repository there
 CONFLICT: Final = 15
@@ -85,8 +87,8 @@ class Outcome:
 class Proxy:
     """A proxy in a process of its own."""
 
-    def __init__(self, upstream: str, tls: Path | None) -> None:
-        argv = [sys.executable, "-m", "tests.faults.proxy", upstream, *(["--tls", str(tls)] if tls else [])]
+    def __init__(self, upstream: str, tls: Pair | None) -> None:
+        argv = [sys.executable, "-m", "tests.faults.proxy", upstream, *(["--tls", *map(str, tls)] if tls else [])]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url: str = self._heard()["url"]
 
@@ -107,16 +109,6 @@ class Proxy:
         return heard
 
 
-def certificate(path: Path) -> Path:
-    """A file with a key and a certificate for the loopback interface, signed by itself."""
-    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(path), "-out", f"{path}.crt"]
-    subprocess.run([*new, *names], check=True, capture_output=True)
-    with path.open("a") as file:
-        file.write(Path(f"{path}.crt").read_text())
-    return path
-
-
 class Bench:
     """A server, its proxies and the repositories that cases are copies of; one in each process of a campaign."""
 
@@ -127,7 +119,7 @@ class Bench:
         self._stack = stack
         self.server = stack.enter_context(serving(self.root))
         self.templates = Templates.make(folder / "templates", self.root, self.server.url)
-        self.certificate = certificate(folder / "tls.pem")
+        self.certificate = make_certificate(folder) if OPENSSL else None
         self.plain = Proxy(self.server.url, None)
         stack.callback(self.plain.close)
         self.tls = Proxy(self.server.url, self.certificate)
@@ -162,7 +154,7 @@ class Bench:
             **places,
             "XDG_RUNTIME_DIR": str(runtime),
             "SHARDFS_DEADLINE": str(DEADLINE_S),
-            "SSL_CERT_FILE": f"{self.certificate}.crt",
+            **({"SSL_CERT_FILE": str(self.certificate.certificate)} if self.certificate else {}),
         }
 
     def kill_server(self) -> None:
@@ -329,7 +321,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="most cases wait most of the time")
-    parser.add_argument("--fault", nargs="+", choices=proxy.ALL, default=proxy.ALL)
+    parser.add_argument("--fault", nargs="+", choices=FOUND, default=[*FOUND])
     parser.add_argument("--operation", nargs="+", choices=OPERATIONS, default=[*OPERATIONS])
     parser.add_argument("--spread", action="store_true", help="one operation for each fault and seed, in turn")
     parser.add_argument("--show", action="store_true", help="every outcome, with what was said")

@@ -1,6 +1,6 @@
 """A proxy in front of any HTTP remote that breaks a share of the exchanges, the same ones for the same seed.
 
-    python -m tests.faults.proxy http://127.0.0.1:8750 [--tls CERTIFICATE_AND_KEY]
+    python -m tests.faults.proxy http://127.0.0.1:8750 [--tls CERTIFICATE KEY]
 
 As a program it prints its URL as a line of JSON, then reads lines of JSON: {"seed": 7, "share": 0.3, "faults": ["cut"]}
 changes the weather, {"upstream": URL} the server. Each is answered with what happened until then. It ends with its
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tests.certificates import Pair
 from tests.faults.breaking import FAULTS, GREETING_FAULTS, UPLOAD_FAULTS
 from tests.faults.exchange import Answer, ClosedError, Exchange, Request, Wire
 
@@ -62,14 +63,14 @@ class FaultProxy:
 
     Args:
         upstream: URL of the server, without a path; plain HTTP.
-        tls: a file with certificate and key, for clients that shall come by TLS.
+        tls: certificate and key, for clients that shall come by TLS.
 
     Attributes:
         url: where clients ask.
         weather: what happens now.
     """
 
-    def __init__(self, upstream: str, *, tls: Path | None = None) -> None:
+    def __init__(self, upstream: str, *, tls: Pair | None = None) -> None:
         self.weather = Weather()
         self._guard = threading.Lock()
         self._refusing = threading.Lock()
@@ -77,7 +78,7 @@ class FaultProxy:
         self._tls = None
         if tls is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(tls)
+            self._tls.load_cert_chain(*tls)
         self.aim(upstream)
         self._listener, port = _listener()
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
@@ -202,9 +203,9 @@ def main() -> None:
     """Run the proxy until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("upstream")
-    parser.add_argument("--tls", type=Path)
+    parser.add_argument("--tls", type=Path, nargs=2)
     given = parser.parse_args()
-    proxy = FaultProxy(given.upstream, tls=given.tls)
+    proxy = FaultProxy(given.upstream, tls=Pair(*given.tls) if given.tls else None)
     print(json.dumps({"url": proxy.url}), flush=True)
     for line in sys.stdin:
         said = json.loads(line)
