@@ -119,7 +119,7 @@ class Access:
             web.HTTPUnauthorized, web.HTTPForbidden, web.HTTPTooManyRequests: as `check`.
         """
         address = self.address(request)
-        if _is_loopback(address) and (self._trust_proxy or not any(name in request.headers for name in _FORWARDED)):
+        if _is_loopback(address) and not any(name in request.headers for name in _FORWARDED):
             return
         token = self._token(request, address)
         if token is None or EVERY not in token.repositories or token.permission < Permission.ADMIN:
