@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,30 @@ def test_damaged_entries(change: dict[str, object]) -> None:
 def test_damaged_files(data: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_tokens(data)
+
+
+_MAKER = """
+import sys
+from pathlib import Path
+from shardfs.server.folder import ServerFolder
+from shardfs.server.tokens import Permission, TokenStore
+store = TokenStore(ServerFolder(Path(sys.argv[1])))
+for number in range(1000):
+    print(store.create(f"{sys.argv[2]}.{number}", ("*",), Permission.READ)[1], flush=True)
+"""
+
+
+def test_killed_at_any_moment(store: TokenStore, tmp_path: Path) -> None:
+    texts: list[str] = []
+    for count in range(1, 5):
+        argv = [sys.executable, "-c", _MAKER, str(tmp_path), str(count)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as maker:
+            assert maker.stdout is not None
+            texts += [maker.stdout.readline().strip() for _ in range(count)]
+            maker.kill()
+        tokens = parse_tokens(ServerFolder(tmp_path).tokens.read_bytes())
+        assert all(find(tokens, text) for text in texts)
+        store.create(f"after-{count}", ("*",), Permission.READ)
 
 
 def test_permission_for_repositories(store: TokenStore) -> None:
