@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +148,25 @@ def test_what_is_wrong_is_one_line_without_keys(
         assert "the secret key does not match the access key" in err
         assert "wrong-secret-key" not in err
         assert "test:tester" not in err
+
+
+def test_a_push_that_is_killed_leaves_what_was_and_goes_on(project: Shell, url: str, tmp_path: Path) -> None:
+    before = project.commit("one", a__txt="1")
+    project("remote", "add", "origin", url)
+    project("push")
+    after = project.commit("two", b__bin=os.urandom(40_000_000))
+    for number in range(3):
+        running = project.start("push")
+        threading.Event().wait(0.25 * (number + 1))
+        running.kill()
+        running.communicate()
+        assert open_remote(url).refs().refs["refs/heads/main"].hex() in (before, after)
+        project("clone", "-q", "--full", url, tmp_path / f"copy{number}")
+        assert project("-C", tmp_path / f"copy{number}", "verify", "--json").json["ok"] is True
+    project("push")
+    project("clone", "-q", "--full", url, tmp_path / "copy")
+    assert project("-C", tmp_path / "copy", "log", "--json").json[0]["commit"] == after
+    assert project("-C", tmp_path / "copy", "verify", "--json").json["ok"] is True
 
 
 def test_eight_processes_move_one_branch(url: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from obstore.exceptions import NotSupportedError
+from obstore.exceptions import InvalidPathError, NotSupportedError
 
 from shardfs.errors import (
     RemoteDeniedError,
@@ -97,6 +97,8 @@ def _no_answer(what: str, error: Exception) -> RemoteError:
         return RemoteUnreachableError(f"{what}: {'connection refused' if refused else 'cannot connect'}")
     if "Interrupted" in kinds or "Request" in kinds or "Body" in kinds:
         return RemoteUnavailableError(f"{what}: the connection broke")
+    if isinstance(error, InvalidPathError):
+        return RemoteProtocolError(f"{what}: an object has a name with an empty part, '.', '..' or no text; delete it")
     return RemoteProtocolError(f"{what}: {type(error).__name__} of the object store's client")
 
 

@@ -92,6 +92,13 @@ def test_what_is_no_state_is_refused(server: S3Server, state: bytes) -> None:
         place().refs()
 
 
+@pytest.mark.parametrize("name", ["packs//x", "packs/../x", "packs/\x01"])
+def test_names_that_are_no_paths_are_refused(server: S3Server, name: str) -> None:
+    server.objects[f"demo/{name}"] = b"1"
+    with pytest.raises(RemoteProtocolError, match="an object has a name"):
+        place().list_packs()
+
+
 def test_a_store_that_ignores_ranges_is_refused(server: S3Server) -> None:
     server.objects[f"demo/packs/01/{PACK.hex()}.pack"] = bytes(1000)
     with pytest.raises(RemoteProtocolError):
