@@ -30,6 +30,7 @@ from shardfs.remotes.forwarding import ForwardingRemote
 _ROW: Final = 3  # failures in a row that are no accident any more
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 10.0  # a server that is back is noticed that much later at most
+_LONGEST_WISH_S: Final = 60.0  # that a server is left alone because it says so; clocks and proxies may be wrong
 _PROBE_S: Final = 5.0  # after which a probe that has not answered is joined by another one
 
 _T = TypeVar("_T")
@@ -100,7 +101,7 @@ class Breaker:
             self._probed_at = float("-inf")
             asked_for = getattr(error, "retry_after_s", None)
             if asked_for:
-                self._until = max(self._until, now + asked_for)
+                self._until = max(self._until, now + min(asked_for, _LONGEST_WISH_S))
             elif self._row >= _ROW and now >= self._until:
                 self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or _FIRST_PAUSE_S)
                 self._until = now + self._pause_s * random.uniform(0.8, 1.2)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import http.client
 import io
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -206,5 +208,12 @@ class HttpRemote:
 
 
 def _retry_after_s(headers: http.client.HTTPMessage) -> float | None:
+    """Seconds that a server wants to be left alone; it may say them, or until when."""
     text = str(headers.get("Retry-After", "")).strip()
-    return min(float(text), _MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() else None
+    if text.isascii() and text.isdigit():
+        return min(float(text), _MAX_RETRY_AFTER_S)
+    try:
+        left = parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(left, 0.0), _MAX_RETRY_AFTER_S)

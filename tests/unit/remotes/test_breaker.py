@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from shardfs.errors import (
 )
 from shardfs.remotes.breaker import Breaker, GuardedRemote
 from shardfs.remotes.counters import Counters
+from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.registry import open_remote
 from shardfs.remotes.retry import RetryingRemote
 from tests.faults.badserver import answer, bad_server
@@ -124,6 +126,33 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_by_all(breaker: Brea
     assert pause_s(breaker) == 7.0
     clock.now += 7
     breaker.enter()
+
+
+def test_no_wish_is_granted_for_longer_than_a_minute(breaker: Breaker) -> None:
+    breaker.failed(RemoteUnavailableError("busy", 3600.0), breaker.enter())
+    assert pause_s(breaker) == 60.0
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ("7", 7.0),
+        (formatdate(4102444800, usegmt=True), 3600.0),
+        (formatdate(946684800, usegmt=True), 0.0),
+        ("Mon, 99 Foo 2026", None),
+        ("-5", None),
+        ("", None),
+        ("9" * 400, 3600.0),
+    ],
+)
+def test_how_servers_say_when_to_come_back(wish: str, expected: float | None) -> None:
+    with bad_server(answer("503 Busy", b"", f"Retry-After: {wish}")) as server:
+        remote = HttpRemote(server.url)
+        with pytest.raises(RemoteUnavailableError) as caught:
+            remote.refs()
+        assert caught.value.retry_after_s == expected
+        remote.close()
 
 
 def test_a_place_that_cannot_be_reached_still_says_so(breaker: Breaker) -> None:
