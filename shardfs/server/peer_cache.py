@@ -37,6 +37,7 @@ from shardfs.formats.ref import PackSize
 from shardfs.remotes import fresh
 from shardfs.remotes.base import Remote
 from shardfs.remotes.registry import open_remote
+from shardfs.server.access import keep_private
 from shardfs.server.peer_blocks import Blocks
 from shardfs.server.peer_listings import Listing, Listings
 from shardfs.server.receiving import read_small
@@ -196,7 +197,7 @@ class PeerHandlers:
         headers = {"Cache-Control": _IMMUTABLE, "Accept-Ranges": "bytes", "Content-Type": _BINARY}
         if is_part:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{pack.size}"
-        answer = web.StreamResponse(status=206 if is_part else 200, headers=headers)
+        answer = keep_private(request, web.StreamResponse(status=206 if is_part else 200, headers=headers))
         answer.content_length = end - start
         if request.method == "HEAD":
             await answer.prepare(request)

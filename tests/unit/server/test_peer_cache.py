@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -206,3 +208,16 @@ def test_who_reads_needs_a_token_of_the_cache(network: Network) -> None:
         pytest.raises(RemoteDeniedError, match="login"),
     ):
         remote.refs()
+
+
+def test_proxies_do_not_keep_what_needs_a_token(network: Network) -> None:
+    network.folder.mkdir()
+    words = [sys.executable, "-m", "shardfs_cli", "token", "create", "--root", network.folder, "--name", "reader"]
+    made = subprocess.run([*words, "--repository", "all"], check=True, capture_output=True, text=True)
+    pack = network.packs()[0]
+    with network.cache("--anonymous", "none") as cache:
+        request = urllib.request.Request(f"{cache.url}/demo/packs/{pack.parent.name}/{pack.name}")
+        request.add_header("Authorization", f"Bearer {made.stdout.strip()}")
+        with urllib.request.urlopen(request) as answer:
+            assert answer.read() == pack.read_bytes()
+            assert answer.headers["Cache-Control"].startswith("private")
