@@ -212,7 +212,7 @@ def test_who_reads_needs_a_token_of_the_cache(network: Network) -> None:
 
 def test_proxies_do_not_keep_what_needs_a_token(network: Network) -> None:
     network.folder.mkdir()
-    words = [sys.executable, "-m", "shardfs_cli", "token", "create", "--root", network.folder, "--name", "reader"]
+    words = [sys.executable, "-m", "shardfs_cli", "token", "create", "--root", str(network.folder), "--name", "reader"]
     made = subprocess.run([*words, "--repository", "all"], check=True, capture_output=True, text=True)
     pack = network.packs()[0]
     with network.cache("--anonymous", "none") as cache:
