@@ -205,14 +205,12 @@ def _write_configuration(folder: Path, ports: dict[str, int]) -> None:
     etc.mkdir()
     (etc / "swift.conf").write_text(_HASHING)
     known = {"folder": folder, "user": getpass.getuser(), "secret": _SECRET_KEY}
+    rings = []
     for kind in ("account", "container", "object"):
         text = (_COMMON + _STORAGE).format(kind=kind, port=ports[kind], **known)
         (etc / f"{kind}-server.conf").write_text(text)
-        builder = etc / f"{kind}.builder"
-        device = f"r1z1-127.0.0.1:{ports[kind]}/sdb1"
-        for step in (["create", "6", "1", "0"], ["add", device, "1"], ["rebalance"]):
-            command = [str(_BIN / "python"), str(_BIN / "swift-ring-builder"), str(builder), *step]
-            subprocess.run(command, check=True, capture_output=True)
+        rings.append(f"{kind} {ports[kind]}")
+    subprocess.run([_BIN / "python", _FILTERS / "rings.py", etc, *rings], check=True, capture_output=True)
     (etc / "proxy-server.conf").write_text((_COMMON + _PROXY).format(port=ports["proxy"], **known))
 
 
