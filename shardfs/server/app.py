@@ -97,15 +97,6 @@ def assemble(
         "/openapi.yaml": _openapi,
     }
 
-    def let_in(request: web.Request, target: Target) -> None:
-        """Refuse a request that may not be, or not now; those whom nobody knows are counted by their address."""
-        try:
-            rules.check(request, target)
-            token = caller_of(request).token
-            request[WHO] = token.name if token else None
-        finally:
-            traffic.admit(request)
-
     async def dispatch(request: web.Request) -> web.StreamResponse:
         raw_path = request.rel_url.raw_path
         request[ADDRESS] = rules.address(request)
@@ -122,7 +113,7 @@ def assemble(
         handler = handlers.find(request.method, target)
         if handler is None:
             raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
-        let_in(request, target)
+        _let_in(request, target, rules, traffic)
         begin(request, target)
         with traffic.uploads.hold() if (request.method, target.endpoint) in _UPLOADS else nullcontext():
             await _go_on(request)
@@ -139,6 +130,16 @@ def assemble(
     app.cleanup_ctx.append(stop)
     app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_not_yet)
     return app
+
+
+def _let_in(request: web.Request, target: Target, rules: Access, traffic: Traffic) -> None:
+    """Refuse a request that may not be, or not now; those whom nobody knows are counted by their address."""
+    try:
+        rules.check(request, target)
+        token = caller_of(request).token
+        request[WHO] = token.name if token else None
+    finally:
+        traffic.admit(request)
 
 
 def _page(request: web.Request, page: Page) -> web.Response:

@@ -105,6 +105,8 @@ def history(template: Path, shell: Shell) -> Shell:
         ("import", "import weights -m x --branch other"),
         ("push", "push"),
         ("push", "push origin --tags"),
+        ("publish", "publish ../www"),
+        ("publish --check", "publish --check ../www"),
         ("completion", "completion bash"),
         ("verify", "verify"),
         ("gc", "gc --dry-run"),
