@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from blake3 import blake3
+
 from shardfs.errors import MalformedError, UnsupportedVersionError, UsageError
 from shardfs.formats.canonical import brief
 from shardfs.formats.ids import CommitId, PackId, from_hex
@@ -28,6 +30,7 @@ _MAX_REMOTE_NAME_SIZE: Final = 64  # bytes
 # revision and one line of a listing.
 _COMPONENT = re.compile(r"(?![.-])[^\x00-\x20\x7f-\x9f\s~^:?*\[\\/]+(?<!\.)(?<!\.lock)")
 _NAMESPACES: Final = (BRANCHES, TAGS, REMOTES)
+_CHECK_SIZE: Final = 8  # bytes of a digest
 _HEX_LIKE = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -184,7 +187,7 @@ class PackSize:
 def refs_to_bytes(head: str | None, refs: Mapping[str, CommitId]) -> bytes:
     """The listing `info/refs`."""
     listed = {name: commit.hex() for name, commit in sorted(refs.items())}
-    return json.dumps({"version": 1, "head": head, "refs": listed}, indent=0).encode() + b"\n"
+    return _listing_to_bytes({"version": 1, "head": head, "refs": listed})
 
 
 def refs_from_bytes(data: bytes) -> tuple[str | None, dict[str, CommitId]]:
@@ -208,7 +211,7 @@ def refs_from_bytes(data: bytes) -> tuple[str | None, dict[str, CommitId]]:
 def packs_to_bytes(packs: list[PackSize]) -> bytes:
     """The listing `info/packs`."""
     listed = [{"id": p.id.hex(), "size": p.size} for p in packs]
-    return json.dumps({"version": 1, "packs": listed}, indent=0).encode() + b"\n"
+    return _listing_to_bytes({"version": 1, "packs": listed})
 
 
 def packs_from_bytes(data: bytes) -> list[PackSize]:
@@ -230,6 +233,17 @@ def packs_from_bytes(data: bytes) -> list[PackSize]:
     return packs
 
 
+def _listing_to_bytes(value: dict[str, Any]) -> bytes:
+    return json.dumps({**value, "check": _check(value)}, indent=0).encode() + b"\n"
+
+
+def _check(value: dict[str, Any]) -> str:
+    """What tells that one bit of a listing is another: no id does, and a name of a ref is as good as its neighbour."""
+    rest = {key: value[key] for key in value if key != "check"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return blake3(text.encode("ascii")).hexdigest(length=_CHECK_SIZE)
+
+
 def _listing(data: bytes, key: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
@@ -242,4 +256,11 @@ def _listing(data: bytes, key: str) -> dict[str, Any]:
     if value["version"] != 1:
         msg = f"info/{key} has version {brief(value['version'])}; this program reads version 1"
         raise UnsupportedVersionError(msg)
+    try:
+        sound = value.get("check") in (None, _check(value))  # listings of other writers may have none
+    except RecursionError:
+        sound = False
+    if not sound:
+        msg = f"info/{key} is damaged: its check is another"
+        raise MalformedError(msg)
     return value

@@ -121,7 +121,8 @@ def test_names_and_listings_written_now_are_the_same(tmp_path: Path) -> None:
     make.write_store(Layout(tmp_path))
     fresh, frozen = _files(tmp_path), _files(FROZEN / "store")
     for name in ("config.toml", "HEAD", "info/refs", "logs/refs/heads/main~", "refs/heads/main", "refs/tags/v1"):
-        assert fresh[name] == frozen[name], name
+        # Listings have a check since; who reads the first ones passes over it.
+        assert re.sub(rb',\n"check": "[0-9a-f]{16}"', b"", fresh[name]) == frozen[name], name
 
 
 def test_the_example_in_the_specification(tmp_path: Path) -> None:

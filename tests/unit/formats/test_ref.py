@@ -214,6 +214,19 @@ def test_the_listing_of_refs() -> None:
     assert ref.refs_from_bytes(ref.refs_to_bytes(None, {})) == (None, {})
 
 
+def test_a_flipped_bit_in_a_listing_is_noticed() -> None:
+    refs = {f"refs/heads/{name}": CommitId(bytes([number]) * 32) for number, name in enumerate(("main", "exp"))}
+    written = ref.refs_to_bytes("refs/heads/main", refs)
+    for place in range(len(written)):
+        data = bytearray(written)
+        data[place] ^= 1
+        try:
+            found = ref.refs_from_bytes(bytes(data))
+        except (MalformedError, UnsupportedVersionError):
+            continue
+        assert found == ("refs/heads/main", refs), bytes(data)
+
+
 def test_the_listing_of_packs() -> None:
     packs = [PackSize(PackId(b"\5" * 32), 100), PackSize(PackId(b"\6" * 32), 1 << 30)]
     assert ref.packs_from_bytes(ref.packs_to_bytes(packs)) == packs
