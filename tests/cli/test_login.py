@@ -92,6 +92,10 @@ def test_a_secret_is_printed_and_written_nowhere_else(
     said = []
 
     def run(*args: str, status: int | None = 0, **environment: str) -> None:
+        if "--debug" not in args and not environment:
+            result = project(*args, status=status)
+            said.append(result.out + result.err)
+            return
         running = project.start(*args, env=os.environ | environment)
         said.append(b"".join(running.communicate(timeout=60)).decode())
         assert status is None or running.returncode == status, said[-1]
