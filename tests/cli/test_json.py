@@ -106,7 +106,6 @@ def history(template: Path, shell: Shell) -> Shell:
         ("push", "push"),
         ("push", "push origin --tags"),
         ("publish", "publish ../www"),
-        ("publish --check", "publish --check ../www"),
         ("completion", "completion bash"),
         ("verify", "verify"),
         ("gc", "gc --dry-run"),
@@ -151,6 +150,21 @@ def test_documents_between_two_repositories(history: Shell, tmp_path: Path) -> N
     follows("pull", pulled)
     assert pulled.json["new"] == history("log", "--json").json[0]["commit"]
     follows("pull", history("pull", "--json", cwd=copy))
+
+
+def test_documents_of_a_publication(history: Shell, tmp_path: Path) -> None:
+    www = tmp_path / "www"
+    history("publish", www)
+    again = history("publish", www, "--json")
+    follows("publish", again)
+    assert again.json["published"][0]["changed"] is False
+    whole = history("publish", "--check", www, "--json")
+    follows("publish --check", whole)
+    assert whole.json["published"][0]["problems"] == []
+    next((www / "packs").glob("*/*.pack")).unlink()
+    broken = history("publish", "--check", www, "--json", status=13)
+    follows("publish --check", broken)
+    assert broken.json["published"][0]["problems"]
 
 
 def test_json_may_stand_before_the_command(history: Shell) -> None:
