@@ -30,7 +30,7 @@ from shardfs.formats import ref as ref_format
 from shardfs.formats import wire
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
-from shardfs.remotes import fresh
+from shardfs.remotes import fresh, redirects
 from shardfs.remotes.address import address, split
 from shardfs.remotes.answers import MAX_ERROR, BodyReader, RangeReader
 from shardfs.remotes.base import RemoteRefs
@@ -194,7 +194,7 @@ class HttpRemote:
         if status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505, 507)):
             raise RemoteUnavailableError(msg, _retry_after_s(answer.headers))
         if 300 <= status < 400:
-            place = str(answer.headers.get("Location"))[:200]
+            place = redirects.shown(answer.headers.get("Location"))
             msg = f"{self.url} redirects to {place!a}, where it is not followed; use the final address as the URL"
             raise RemoteProtocolError(msg)
         if status in (404, 405, 501):

@@ -8,6 +8,7 @@ to machines inside (`is_public` of a connection).
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -15,6 +16,8 @@ from shardfs.errors import UsageError
 from shardfs.remotes.address import Address, address
 
 MAX: Final = 3  # in a row; a store behind a CDN needs two
+_MAX_SHOWN: Final = 200
+_LOGIN: Final = re.compile(r"//[^/]*@")
 _MAX_LENGTH: Final = 8192  # of an address; signed ones have about 1000 characters
 
 
@@ -46,3 +49,8 @@ def resolve(here: Address, target: str, location: str | None) -> tuple[Address, 
     path = quote(joined.path or "/", safe="/%~!$&'()*+,;=:@-._")
     query = quote(joined.query, safe="/%~!$&'()*+,;=:@-._?")
     return place, f"{path}?{query}" if query else path
+
+
+def shown(location: str | None) -> str:
+    """The target of a redirect for a message: without user, password, and the query, which may be a signature."""
+    return _LOGIN.sub("//", str(location).partition("?")[0])[:_MAX_SHOWN]
