@@ -171,9 +171,9 @@ same "$series/epoch-2/model.safetensors" "$work/from-clone/weights/model.safeten
 
 step "A part of it, and reading without a network"
 run "shardfs clone --dry-run --full $url"
-run "shardfs -C copy prefetch HEAD --tensors '*layer.0.attention*' --dry-run"
-run "shardfs -C copy fetch --full v1:weights/model.safetensors"
-run "shardfs -C copy --offline checkout v1 weights/model.safetensors --into ../offline"
+run "shardfs -C copy prefetch HEAD~4 --tensors '*layer.0.attention*' --dry-run"
+run "shardfs -C copy fetch --full HEAD~4:weights/model.safetensors"
+run "shardfs -C copy --offline checkout HEAD~4 weights/model.safetensors --into ../offline"
 same "$series/epoch-0/model.safetensors" "$work/offline/weights/model.safetensors"
 run "shardfs -C copy prefetch HEAD --check || echo 'not ready for the trip'"
 
