@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.nginx import MANUAL, replaced
 from tests.prometheus import Family, parse
 from tests.serving import Server, shardfs_serve
 from tests.stores import make_store
@@ -190,3 +194,17 @@ def test_second_signal_does_not_wait(tmp_path: Path) -> None:
             threading.Event().wait(0.3)
         assert server.process.wait(20) == 0
         client.close()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_unit_of_the_manual(tmp_path: Path) -> None:
+    """systemd knows every line of it; a unit that may do little is what it is for."""
+    found = re.search(r"<!-- tested: systemd -->\n```ini\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    assert found is not None
+    program = tmp_path / "shardfs"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = tmp_path / "shardfs.service"
+    unit.write_text(replaced(found[1], {"/usr/local/bin/shardfs": str(program)}))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert "shardfs.service" not in done.stderr, done.stderr
