@@ -154,10 +154,10 @@ def test_a_push_that_is_killed_leaves_what_was_and_goes_on(project: Shell, url: 
     before = project.commit("one", a__txt="1")
     project("remote", "add", "origin", url)
     project("push")
-    after = project.commit("two", b__bin=os.urandom(40_000_000))
-    for number in range(3):
+    after = project.commit("two", b__bin=os.urandom(25_000_000))
+    for number in range(2):
         running = project.start("push")
-        threading.Event().wait(0.25 * (number + 1))
+        threading.Event().wait(0.3 * (number + 1))
         running.kill()
         running.communicate()
         assert open_remote(url).refs().refs["refs/heads/main"].hex() in (before, after)

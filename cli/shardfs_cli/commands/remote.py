@@ -35,6 +35,7 @@ def command(ctx: click.Context) -> None:
     exits=WRITES,
     examples=(
         "shardfs remote add backup /mnt/backup/models",
+        "shardfs remote add bucket s3://my-models/team/demo",
         "shardfs remote add lan http://10.0.0.5:8750/demo --prefer",
     ),
 )
@@ -43,7 +44,7 @@ def command(ctx: click.Context) -> None:
 @click.option("--prefer", is_flag=True, help="Ask it before all others.")
 @click.pass_obj
 def add(context: Context, name: str, url: str, *, prefer: bool) -> None:
-    """Remember URL (http, https or a directory) as remote NAME."""
+    """Remember URL (http, https, s3, gs, az or a directory) as remote NAME."""
     with context.repository() as repository:
         repository.add_remote(name, absolute(url))
         if prefer:
