@@ -44,6 +44,18 @@ class Remotes:
         )
 
 
+@pytest.fixture(autouse=True)
+def _calm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no silent remote, but where a test says so."""
+    if "hasty" not in request.fixturenames:
+        monkeypatch.setattr(standings, "LEAST_PATIENCE_S", 5.0)
+
+
+@pytest.fixture
+def hasty() -> None:
+    """The usual patience."""
+
+
 def fill(store: Store, together: int = 1) -> None:
     """All chunks; `together` of them in a pack."""
     for start in range(0, len(DATA), together):
@@ -130,6 +142,7 @@ def test_one_that_is_down_is_asked_once_and_again_when_it_is_back(
     assert len(far.requests) == before
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_silent_one_costs_a_moment_once(lazy: Store, near: FolderSource, far: FolderSource) -> None:
     silence = threading.Event()
     near.before = lambda: silence.wait(60)
@@ -142,6 +155,7 @@ def test_a_silent_one_costs_a_moment_once(lazy: Store, near: FolderSource, far: 
     assert len(near.requests) <= 4  # the first read, and looks whether it is back
 
 
+@pytest.mark.usefixtures("hasty")
 def test_what_was_brought_from_one_that_falls_silent_comes_from_the_other(
     lazy: Store, near: FolderSource, far: FolderSource, tmp_path: Path
 ) -> None:
@@ -224,6 +238,7 @@ def test_nothing_fails_while_any_copy_exists(lazy: Store, full: Store, other: St
 
 
 @pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.usefixtures("hasty")
 def test_another_pack_of_another_remote_does_as_well(tmp_path: Path, full: Store, other: Store, silent: bool) -> None:
     lazy = Store.create(tmp_path / "lazy")
     stores.know_remote_packs(lazy, full, "near")
