@@ -11,6 +11,8 @@ from shardfs.remotes import deadline
 from shardfs.remotes.adaptive import FIRST, MOST, AdaptiveRemote, Window, in_background
 from shardfs.remotes.breaker import Breaker
 from shardfs.remotes.counters import Counters
+from shardfs.remotes.registry import open_remote
+from tests.faults.badserver import Answer, BadServer, answer
 from tests.unit.remotes.test_breaker import Clock
 from tests.unit.remotes.test_retry import PACK, Flaky
 
@@ -151,3 +153,44 @@ def test_a_failed_request_gives_its_turn_back() -> None:
         with pytest.raises(ZeroDivisionError):
             remote.read_pack(PACK, 0, 1)
     assert counters.in_flight == 0
+
+
+class Crowded(BadServer):
+    """Answers four requests at a time and refuses the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = 0
+        self._out = 0
+        self._guard = threading.Lock()
+
+    def answer_to(self, head: bytes) -> Answer:
+        with self._guard:
+            self._out += 1
+            if self._out > 4:
+                self._out -= 1
+                self.refused += 1
+                return answer("503 Busy")
+        time.sleep(0.01)
+        with self._guard:
+            self._out -= 1
+        return answer("206 Partial Content", b"x" * 10, "Content-Range: bytes 100-109/2000")
+
+
+@pytest.mark.network
+def test_a_server_that_takes_four_is_soon_asked_for_four() -> None:
+    server = Crowded()
+    remote = open_remote(server.url)
+    got: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: got.extend(remote.read_pack(PACK, 100, 10) for _ in range(20)))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [b"x" * 10] * 320
+    assert server.refused < 160  # 16 at once that know nothing of each other are refused three times as often as not
+    remote.close()
+    server.close()
