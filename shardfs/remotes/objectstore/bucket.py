@@ -6,6 +6,7 @@ obstore repeats nothing here: that is the part of `RetryingRemote`, which knows 
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import obstore
 from blake3 import blake3
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from shardfs.errors import RemoteError, RemoteProtocolError
+from shardfs.errors import RemoteDeniedError, RemoteError, RemoteProtocolError
 from shardfs.remotes import deadline, meter
 from shardfs.remotes.objectstore.errors import ConditionUnknownError, is_no_bucket, is_unknown_condition, remote_error
 
@@ -198,6 +199,14 @@ class Bucket:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
+        global _is_used
+        if _is_lost:
+            msg = (
+                f"{self.url}: a process that was forked from one that used object storage cannot use it; "
+                "start workers with 'spawn' or 'forkserver', or read through a mount"
+            )
+            raise RemoteDeniedError(msg)
+        _is_used = True
         try:
             yield
         except RemoteError:
@@ -205,6 +214,19 @@ class Bucket:
         except (BaseError, FileNotFoundError, ValueError, TimeoutError) as error:
             # What obstore says may hold key ids and signatures: nothing of it goes on, not even as a cause.
             raise remote_error(f"{what} at {self.url}", error) from None
+
+
+# The threads that carry obstore's requests do not survive a fork: a request of the child would wait for ever.
+_is_used = False
+_is_lost = False
+
+
+def _after_fork() -> None:
+    global _is_lost
+    _is_lost = _is_used
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:

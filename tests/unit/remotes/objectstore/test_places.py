@@ -89,6 +89,40 @@ def test_google_needs_a_file_that_is_there(tmp_path: Path, monkeypatch: pytest.M
     assert "none.json" not in str(caught.value)
 
 
+FORKER = """
+import os, sys
+from shardfs.errors import RemoteDeniedError
+from shardfs.remotes.registry import open_remote
+remote = open_remote("s3://bucket/demo")
+if sys.argv[1] == "used":
+    remote.refs()
+if os.fork() == 0:
+    for again in (remote, open_remote("s3://bucket/demo")):
+        try:
+            print(len(again.refs().refs), flush=True)
+        except RemoteDeniedError as error:
+            print(error, flush=True)
+    os._exit(0)
+assert os.wait()[1] == 0
+print(len(remote.refs().refs))
+"""
+
+
+@pytest.mark.parametrize("use", ["used", "unused"])
+def test_a_forked_process_says_that_it_cannot_go_on(server: S3Server, use: str) -> None:
+    """Loaders of training data fork. A parent that only named the place leaves it usable."""
+    open_remote("s3://bucket/demo").update_ref(MAIN, None, COMMIT)
+    command = [sys.executable, "-c", FORKER, use]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    *child, parent = done.stdout.splitlines()
+    assert parent == "1"
+    if use == "unused":
+        assert child == ["1", "1"]
+    else:
+        assert len(child) == 2
+        assert all("start workers with 'spawn'" in line for line in child)
+
+
 def test_without_the_package() -> None:
     program = (
         "import sys; sys.modules['obstore'] = None\n"
