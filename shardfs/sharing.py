@@ -17,13 +17,14 @@ from shardfs.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from shardfs.remotes.counters import RemoteCounts
-    from shardfs.transfer import publish, published, push
+    from shardfs.transfer import publish, published
 
     # Part of the facade: who shows the results names their types.
     from shardfs.transfer.fetch import FetchPlan as FetchPlan
     from shardfs.transfer.fetch import FetchReport as FetchReport
     from shardfs.transfer.filters import Filter
     from shardfs.transfer.pull import PullReport
+    from shardfs.transfer.push import PushReport as PushReport
     from shardfs.transfer.survey import BranchState as BranchState
     from shardfs.transfer.survey import RemoteState as RemoteState
 
@@ -250,7 +251,7 @@ class Sharing(Caching):
         dry_run: bool = False,
         set_upstream: bool = False,
         progress: Progress | None = None,
-    ) -> push.PushReport:
+    ) -> PushReport:
         """Send what a remote lacks of some branches and tags, then move its refs.
 
         Args:

@@ -18,7 +18,7 @@ from shardfs_cli.output import Output
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
-    from shardfs.transfer.push import PushReport
+    from shardfs.sharing import PushReport
 
 
 @define(
