@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[int, int | None, str], None]
-"""Called with bytes done, bytes in all (None when unknown) and what is being worked on; often, from one thread."""
+"""Called with bytes done, bytes in all (None when unknown) and what is being worked on; often, one call at a time."""
 
 
 def no_progress(done: int, total: int | None, what: str) -> None:

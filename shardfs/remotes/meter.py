@@ -15,9 +15,15 @@ _local = threading.local()
 
 @contextmanager
 def watch(told: Callable[[int], object]) -> Iterator[None]:
-    """Have uploads of this thread tell how far they are."""
-    before = getattr(_local, "told", None)
-    _local.told = told
+    """Have uploads of this thread tell how far they are; whoever was told before is told, too."""
+    before: Callable[[int], object] | None = getattr(_local, "told", None)
+
+    def tell_both(position: int) -> None:
+        told(position)
+        if before is not None:
+            before(position)
+
+    _local.told = tell_both
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from shardfs.errors import RemoteError, RemoteUnreachableError
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
-from shardfs.remotes import deadline
+from shardfs.remotes import deadline, meter
 from shardfs.remotes.base import Remote, RemoteRefs
 
 _log = logging.getLogger(__name__)
@@ -71,7 +71,13 @@ class RetryingRemote:
 
     def put_pack(self, path: Path, pack_id: PackId) -> None:
         """See `Remote.put_pack`; the deadline runs from the last time that sending made progress."""
-        return self._ask(lambda: self._inner.put_pack(path, pack_id), restart=True)
+        furthest = [0]
+
+        def told(position: int) -> None:
+            furthest[0] = max(furthest[0], position)
+
+        with meter.watch(told):
+            return self._ask(lambda: self._inner.put_pack(path, pack_id), position=lambda: furthest[0])
 
     def update_ref(self, name: str, old: CommitId | None, new: CommitId | None) -> None:
         """See `Remote.update_ref`; a repeated move that already took place counts as done."""
@@ -81,14 +87,17 @@ class RetryingRemote:
         """See `Remote.close`."""
         self._inner.close()
 
-    def _ask(self, call: Callable[[], _T], *, restart: bool = False) -> _T:
-        """The result of `call`; `restart`: an attempt that ran longer than the deadline gets a new one."""
+    def _ask(self, call: Callable[[], _T], *, position: Callable[[], int] | None = None) -> _T:
+        """The result of `call`; `position` of an upload: how far it ever was.
+
+        An attempt that came further than all before it, or ran longer than the deadline, gets a new deadline.
+        """
         end = time.monotonic() + self._deadline_s
-        attempt = 0
+        attempt = before = 0
         while True:
             started = time.monotonic()
             try:
-                with nullcontext() if restart else deadline.limit(end - started):
+                with nullcontext() if position else deadline.limit(end - started):
                     result = call()
                 self._reached = True
                 return result
@@ -97,8 +106,10 @@ class RetryingRemote:
                 if not self._reached and attempt == _FIRST_ATTEMPTS - 1:
                     raise
                 now = time.monotonic()
-                if restart and now - started > self._deadline_s and attempt < _LONG_ATTEMPTS:
+                if position and now - started > self._deadline_s and attempt < _LONG_ATTEMPTS:
                     end = now + self._deadline_s
+                if position and position() > before:
+                    before, attempt, end = position(), 0, now + self._deadline_s
                 pause = _pause_s(attempt, getattr(error, "retry_after_s", None))
                 if not error.retryable or now + pause >= end or pause >= deadline.remaining():
                     raise

@@ -22,7 +22,7 @@ from shardfs.errors import (
 )
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
-from shardfs.remotes import deadline
+from shardfs.remotes import deadline, meter
 from shardfs.remotes.base import RemoteRefs
 from shardfs.remotes.retry import RetryingRemote
 
@@ -224,3 +224,33 @@ def test_the_rest_passes_through() -> None:
     assert remote.read_pack(PACK, 0, 2) == b"\1\1"
     remote.close()
     assert flaky.closed
+
+
+def test_an_upload_that_gets_further_each_time_is_never_given_up() -> None:
+    def creep(attempt: int) -> None:
+        meter.tell(attempt)
+        time.sleep(0.02)
+        if attempt < 30:
+            raise RemoteUnavailableError("the link died")
+
+    flaky = Flaky(creep)
+    RetryingRemote(flaky, 0.25, sleep=lambda _: None).put_pack(Path("x"), PACK)
+    assert flaky.calls == 30
+
+
+def test_an_upload_that_gets_nowhere_is_given_up() -> None:
+    def stay(_: int) -> None:
+        meter.tell(7)
+        time.sleep(0.02)
+        raise RemoteUnavailableError("the link died")
+
+    with pytest.raises(RemoteUnavailableError):
+        RetryingRemote(Flaky(stay), 0.25, sleep=lambda _: None).put_pack(Path("x"), PACK)
+
+
+def test_whoever_waits_for_an_upload_is_told_how_far_it_is() -> None:
+    told: list[int] = []
+    with meter.watch(told.append):
+        RetryingRemote(Flaky(meter.tell)).put_pack(Path("x"), PACK)
+    meter.tell(2)
+    assert told == [1]
