@@ -99,7 +99,10 @@ class PeerCache:
         Raises:
             PackNotFoundError: the repository has no such pack. As `listing`.
         """
-        found = self.listing(repository).packs.get(PackId(id_))
+        # Packs never change: who reads on does not wait for a server that has fallen silent.
+        last = self._listings.last(repository)
+        found = last.packs.get(PackId(id_)) if last is not None else None
+        found = found or self.listing(repository).packs.get(PackId(id_))
         if found is None:
             msg = f"no pack {id_.hex()}"
             raise PackNotFoundError(msg)

@@ -27,7 +27,8 @@ FRESH_S: Final = 1.0  # a mount asks for refs once a second
 _WAIT_S: Final = 5.0  # for an answer, when what was known before does as well
 _LOCKS: Final = 64  # repositories that are asked about at the same time
 _MAX_FAILURES: Final = 1000  # repositories, of names that clients made up, whose failure is remembered
-_PAUSE_S: Final = 2.0  # after a failure, in which nobody waits for another one
+_PAUSE_S: Final = 2.0  # after a failure, in which nobody waits for another one; then twice as long each time,
+_LONGEST_PAUSE_S: Final = 30.0  # up to this
 
 
 class Listing(NamedTuple):
@@ -63,7 +64,11 @@ class Listings:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._known: dict[str, Listing] = {}
         self._checked: dict[str, float] = {}  # when they were asked for last, or could not be
-        self._failures: dict[str, RemoteError] = {}
+        self._failures: dict[str, tuple[RemoteError, float]] = {}  # and the pause after it, in seconds
+
+    def last(self, repository: str) -> Listing | None:
+        """What was known of a repository last; nobody is asked, and nothing waited for."""
+        return self._known.get(repository)
 
     def get(self, repository: str) -> Listing:
         """What a repository has: of the last second, or the last that is known while the other server cannot answer.
@@ -75,8 +80,8 @@ class Listings:
             now = time.monotonic()
             known = self._known.get(repository) or self._load(repository)
             checked = self._checked.get(repository, float("-inf"))
-            failure = self._failures.get(repository)
-            if now - checked < _PAUSE_S and failure is not None:
+            failure, pause_s = self._failures.get(repository, (None, 0.0))
+            if failure is not None and now - checked < pause_s:
                 if known is None:
                     raise failure
                 return known
@@ -100,10 +105,11 @@ class Listings:
             if len(self._failures) >= _MAX_FAILURES:
                 self._failures.clear()
             self._checked[repository] = time.monotonic()
-            first = self._failures.setdefault(repository, error) is error
+            pause_s = self._failures.get(repository, (error, 0.0))[1]
+            self._failures[repository] = error, min(_LONGEST_PAUSE_S, 2 * pause_s or _PAUSE_S)
             if known is None or not isinstance(error, RemoteUnavailableError | RemoteTimeoutError):
                 raise
-            if first:
+            if not pause_s:
                 _log.warning("%s: shown as it was %d s ago: %s", repository, known.age_s, error)
             return known
         if self._failures.pop(repository, None) is not None:

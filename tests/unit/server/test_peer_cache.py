@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -138,6 +139,21 @@ def test_all_of_it_is_there_while_the_other_server_is_away(network: Network, tmp
         with urllib.request.urlopen(f"{cache.url}/demo/info/refs") as answer:
             assert int(answer.headers["Age"]) >= 0
         read_all(reader)
+
+
+def test_what_is_here_is_read_at_once_while_the_other_server_is_silent(network: Network, tmp_path: Path) -> None:
+    with network.cache() as cache, client(cache, tmp_path / "one") as reader:
+        read_all(reader)
+        network.upstream.process.send_signal(signal.SIGSTOP)
+        try:
+            reader._memory.clear()
+            time.sleep(1.1)  # what is known of the other server is not fresh any more
+            started = time.monotonic()
+            read_all(reader)
+            took = time.monotonic() - started
+        finally:
+            network.upstream.process.send_signal(signal.SIGCONT)
+    assert took < 4  # one question to the other server would take 5 s
 
 
 def test_what_is_not_here_fails_in_time_with_a_reason(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
