@@ -66,6 +66,26 @@ def test_content_range() -> None:
             wire.parse_content_range(bad)
 
 
+@given(st.integers(1, 1 << 40), st.data())
+def test_the_rest_of_a_pack_round_trip(size: int, data: st.DataObject) -> None:
+    offset = data.draw(st.integers(0, size))
+    assert wire.parse_rest_of(wire.rest_of(offset, size)) == (offset, size)
+
+
+def test_what_is_not_the_rest_of_a_pack() -> None:
+    for bad in (
+        "bytes 0-8/10",
+        "bytes 9-8/9",
+        "bytes 0-9/*",
+        "bytes */*",
+        "bytes 0-9",
+        "items 0-9/10",
+        "bytes 11-9/10",
+    ):
+        with pytest.raises(MalformedError):
+            wire.parse_rest_of(bad)
+
+
 def test_too_many_ids() -> None:
     with pytest.raises(MalformedError):
         wire.ids_from_bytes(bytes(32 * (wire.MAX_HAS_IDS + 1)))
