@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -96,8 +97,8 @@ def _tag(data: bytes) -> str:
 
 
 @contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """A server on a free port of the loopback interface."""
+def s3_server(tls: ssl.SSLContext | None = None) -> Iterator[S3Server]:
+    """A server on a free port of the loopback interface; `tls`: for https."""
     server = S3Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -123,6 +124,8 @@ def s3_server() -> Iterator[S3Server]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.daemon_threads = True
         server.port = listener.server_address[1]
+        if tls is not None:
+            listener.socket = tls.wrap_socket(listener.socket, server_side=True)
         thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
         thread.start()
         try:

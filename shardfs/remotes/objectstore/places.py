@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +15,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from shardfs.config import Settings
 from shardfs.errors import UsageError
+from shardfs.remotes import tls
 from shardfs.remotes.objectstore.aws_profile import read_profile
 from shardfs.remotes.objectstore.bucket import Bucket
 from shardfs.remotes.objectstore.remote import ObjectStoreRemote
@@ -40,7 +42,7 @@ def open_object_store(url: str, name: str, settings: Settings) -> ObjectStoreRem
     Args:
         url: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`.
         name: how the user calls the remote.
-        settings: time limits.
+        settings: time limits and certificates.
 
     Raises:
         UsageError: not such a URL, or the environment does not say what is needed to find the place.
@@ -49,7 +51,7 @@ def open_object_store(url: str, name: str, settings: Settings) -> ObjectStoreRem
     shown = f"{scheme}://{bucket}/{prefix}".rstrip("/")
     try:
         make, endpoint = _MAKERS[scheme](bucket, prefix)
-        place = Bucket(make, shown, settings.deadline_s, endpoint)
+        place = Bucket(_trusting(make, settings), shown, settings.deadline_s, endpoint)
     except (BaseError, ValueError, OSError) as error:
         # A message of obstore may quote what is in the environment.
         msg = f"{shown}: {_missing(scheme, error)}; see docs/how-to/object-storage.md"
@@ -70,6 +72,15 @@ def _parts(url: str) -> tuple[str, str, str]:
         msg = "the URL of an object store must look like s3://bucket/prefix; keys belong into the environment"
         raise UsageError(msg)
     return parts.scheme.lower(), bucket, path
+
+
+def _trusting(make: _Maker, settings: Settings) -> _Maker:
+    """`make`, with the certificates of `remote.ca_file` beside those of the system."""
+    if not settings.ca_file:
+        return make
+    tls.context(settings)  # says what is wrong with the file
+    certificates = Path(settings.ca_file).expanduser().read_bytes()
+    return lambda client: make({**client, "root_certificate": certificates})
 
 
 def _s3(bucket: str, prefix: str) -> tuple[_Maker, str]:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from shardfs.errors import UsageError
+from shardfs.errors import RemoteDeniedError, UsageError
 from shardfs.formats.ids import CommitId
 from shardfs.remotes.registry import check_url, open_remote
-from tests.s3server import S3Server
+from tests.certificates import OPENSSL, make_certificate
+from tests.s3server import S3Server, s3_server
 from tests.stores import MAIN
 
 COMMIT = CommitId(b"\xcc" * 32)
@@ -143,3 +145,34 @@ def test_nothing_is_imported_before_it_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+def test_https_with_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = make_certificate(tmp_path, "authority")
+    pair = make_certificate(tmp_path, signed_by=authority)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    with s3_server(tls) as server:
+        server.use(monkeypatch)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://localhost:{server.port}")
+        with pytest.raises(RemoteDeniedError, match="no trusted TLS connection"):
+            open_remote("s3://bucket/demo").update_ref(MAIN, None, COMMIT)
+        monkeypatch.setenv("SHARDFS_CA_FILE", str(authority.certificate))
+        remote = open_remote("s3://bucket/demo")
+        remote.update_ref(MAIN, None, COMMIT)
+        assert remote.refs().refs == {MAIN: COMMIT}
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"no certificate", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"]
+)
+def test_a_file_of_certificates_that_cannot_be_used(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SHARDFS_CA_FILE", str(path))
+    with pytest.raises(UsageError, match=r"remote\.ca_file"):
+        check_url("s3://bucket/demo")
