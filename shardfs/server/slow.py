@@ -12,7 +12,6 @@ import logging
 import socket
 import struct
 import termios
-from asyncio.trsock import TransportSocket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -95,17 +94,17 @@ class Connection(web.RequestHandler):
         self.request = None
 
     @property
-    def socket(self) -> TransportSocket | None:
+    def handle(self) -> socket.socket | None:
         """The socket, while there is one."""
-        found = self.stream.get_extra_info("socket") if self.stream else None
-        return found if isinstance(found, TransportSocket) and found.fileno() >= 0 else None
+        found: socket.socket | None = self.stream.get_extra_info("socket") if self.stream else None
+        return found if found is not None and found.fileno() >= 0 else None
 
     def cut(self) -> None:
         """End it at once, and let go of what was not sent; whoever waits for it gets a ConnectionError.
 
         Not by the transport's `abort`: a `sendfile` of asyncio would wait for ever, and keep the descriptor.
         """
-        handle = self.socket
+        handle = self.handle
         if handle is not None:
             with suppress(OSError):  # it ended by itself
                 handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -113,7 +112,7 @@ class Connection(web.RequestHandler):
 
     def seen(self) -> _Seen:
         """What the kernel has counted by now."""
-        handle = self.socket
+        handle = self.handle
         if handle is None:
             return self.pace.last
         sent, received = _TCP_INFO.unpack_from(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))
@@ -239,7 +238,7 @@ class Watch:
 
     def _limit_speed(self, connection: Connection) -> None:
         """Give each connection of an address the same part of what the address may have; the kernel keeps to it."""
-        handle = connection.socket
+        handle = connection.handle
         if not self._limits.speed or handle is None:
             return
         # Below twice what a client must take, it would be cut off for being as slow as it was told to be.
