@@ -58,7 +58,7 @@ def test_names_sort_as_numbers_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "1", "0000000000000001.json", "00000000000000001", "9" * 16, "٠" * 16, "heads/main"]
+    "name", ["", "1", "0000000000000001.json", "00000000000000001", "9" * 16, "\u0660" * 16, "heads/main"]
 )
 def test_other_names_are_no_states(name: str) -> None:
     assert state_number(name) is None
