@@ -86,7 +86,7 @@ def test_requests_made_from_it(described: tuple[str, Path]) -> None:
     pytest.importorskip("schemathesis")
     url, document = described
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", str(document), "--url", url]
-    options = ["--checks", ",".join(CHECKS), "--max-examples", os.environ.get("EXAMPLES", "5"), "--seed", "1"]
+    options = ["--checks", ",".join(CHECKS), "--max-examples", os.environ.get("EXAMPLES", "2"), "--seed", "1"]
     bounds = [
         "--phases",
         "examples,coverage,fuzzing",
