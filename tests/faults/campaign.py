@@ -1,6 +1,6 @@
 """Every fault against every operation, many times: right bytes or one clear line, in time, and right in the end.
 
-    python -m tests.faults.campaign [--seeds N] [--first SEED] [--jobs N] [--fault NAME ...] [--operation NAME ...]
+    python -m tests.faults.campaign [--seeds N] [--first SEED] [--static] [--fault NAME ...] [--operation NAME ...]
 
 A case is one operation on fresh copies of small repositories, through the proxy with one fault that meets a share of
 the exchanges. Then the same once more without faults, and verification on both sides. Counted are
@@ -39,6 +39,7 @@ import shardfs.maintenance
 import shardfs.remotes
 import shardfs.transfer
 import shardfs_cli.commands
+from tests import nginx
 from tests.certificates import OPENSSL, Pair, make_certificate
 from tests.faults import proxy
 from tests.faults.breaking import GREETING_FAULTS, UPLOAD_FAULTS
@@ -47,7 +48,8 @@ from tests.faults.operations import OPERATIONS, REMOTE_FAILED, Case, Operation, 
 from tests.serving import serving
 
 DEADLINE_S: Final = 1.0
-LIMIT_S: Final = 60.0  # of a command that asks some twenty things, each within the deadline
+PATIENT_S: Final = 30.0  # the deadline where nothing is broken, only slow
+LIMIT_S: Final = 100.0  # of a command that asks some twenty things, each within the deadline
 MOST_MEMORY: Final = 400 << 20  # bytes
 SHARES: Final = (0.1, 0.3, 1.0)
 MOUNTED_SHARE: Final = 10  # one in so many seeds goes through a mount, which takes a second to make
@@ -109,10 +111,23 @@ class Proxy:
         return heard
 
 
+@contextmanager
+def _static(folder: Path, root: Path) -> Iterator[str]:
+    """nginx over the same folder, with the configuration of the manual; its URL."""
+    port = nginx.free_port()
+    changes = {
+        "listen 127.0.0.1:8080;": f"listen 127.0.0.1:{port};",
+        "root /srv/www/models;": f"root {root};",
+        "pid /run/nginx-models.pid;": f"pid {folder}/nginx.pid;",
+    }
+    with nginx.nginx(folder, nginx.replaced(nginx.manual("nginx-static"), changes), port):
+        yield f"http://127.0.0.1:{port}"
+
+
 class Bench:
     """A server, its proxies and the repositories that cases are copies of; one in each process of a campaign."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, static: bool = False) -> None:
         self.folder = folder
         self.root = folder / "root"
         self.root.mkdir(parents=True)
@@ -120,9 +135,10 @@ class Bench:
         self.server = stack.enter_context(serving(self.root))
         self.templates = Templates.make(folder / "templates", self.root, self.server.url)
         self.certificate = make_certificate(folder) if OPENSSL else None
-        self.plain = Proxy(self.server.url, None)
+        upstream = stack.enter_context(_static(folder, self.root)) if static else self.server.url
+        self.plain = Proxy(upstream, None)
         stack.callback(self.plain.close)
-        self.tls = Proxy(self.server.url, self.certificate)
+        self.tls = Proxy(upstream, self.certificate)
         stack.callback(self.tls.close)
         self._count = 0
 
@@ -181,7 +197,7 @@ class Running:
 
     def start(self) -> Child:
         """Begin the operation."""
-        return self._child(lambda: self.operation.run(self.case))
+        return Child(lambda: self.operation.run(self.case), self._log, self.environment)
 
     def finish(self, *, is_done: bool) -> list[str]:
         """Do it once more, without faults; what is wrong then, or was already after it said that it is done."""
@@ -197,11 +213,13 @@ class Running:
 
     def check(self, check: Callable[[], Sequence[str]]) -> list[str]:
         """What a check finds, in a child."""
-        ended = self._child(checking(check)).wait(LIMIT_S)
+        child = Child(checking(check), self._log, {**self.environment, "SHARDFS_DEADLINE": str(PATIENT_S)})
+        ended = child.wait(LIMIT_S)
         return [] if ended.status == 0 else [ended.said.strip() or f"a check ended with {ended.status}"]
 
-    def _child(self, work: Callable[[], int]) -> Child:
-        return Child(work, self.case.folder / "said", self.environment)
+    @property
+    def _log(self) -> Path:
+        return self.case.folder / "said"
 
 
 def attempt(bench: Bench, job: Job) -> Outcome:
@@ -246,7 +264,7 @@ _bench: list[Bench] = []  # of this process
 _stack = ExitStack()
 
 
-def _begin(folder: str) -> None:
+def _begin(folder: str, static: bool) -> None:
     os.environ["SHARDFS_AUTHOR"] = "A Tester <tester@example.org>"
     place = Path(folder, str(os.getpid()))
     for kind in ("CACHE", "CONFIG", "STATE"):
@@ -255,7 +273,7 @@ def _begin(folder: str) -> None:
     for package in (shardfs.maintenance, shardfs.remotes, shardfs.transfer, shardfs_cli.commands):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)  # once, not in each child
-    _bench.append(Bench(place, _stack))
+    _bench.append(Bench(place, _stack, static=static))
     gc.collect()
     gc.freeze()  # or each child copies what its collector looks at
 
@@ -272,6 +290,7 @@ def jobs(seeds: Sequence[int], faults: Sequence[str], operations: Sequence[str],
             Job(fault, next(name for name in turns if fault not in UPLOAD_FAULTS or OPERATIONS[name].sends), seed)
             for seed in seeds
             for fault in faults
+            if fault not in UPLOAD_FAULTS or any(OPERATIONS[name].sends for name in operations)
         ]
     return [
         Job(fault, operation, seed)
@@ -283,10 +302,10 @@ def jobs(seeds: Sequence[int], faults: Sequence[str], operations: Sequence[str],
     ]
 
 
-def run(todo: Sequence[Job], processes: int, folder: Path) -> Iterator[Outcome]:
+def run(todo: Sequence[Job], processes: int, folder: Path, *, static: bool) -> Iterator[Outcome]:
     """Try all cases, in any order; what goes wrong with a server is an outcome, too."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(str(folder),)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(str(folder), static)) as pool:
         peak = 0
         for future in as_completed([pool.submit(_work, job) for job in todo]):
             outcome, memory = future.result()
@@ -323,15 +342,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="most cases wait most of the time")
     parser.add_argument("--fault", nargs="+", choices=FOUND, default=[*FOUND])
     parser.add_argument("--operation", nargs="+", choices=OPERATIONS, default=[*OPERATIONS])
+    parser.add_argument("--static", action="store_true", help="a static web server, which takes no pushes")
     parser.add_argument("--spread", action="store_true", help="one operation for each fault and seed, in turn")
     parser.add_argument("--show", action="store_true", help="every outcome, with what was said")
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.seeds)
-    todo = jobs(seeds, given.fault, given.operation, spread=given.spread)
+    operations = [name for name in given.operation if not (given.static and OPERATIONS[name].sends)]
+    todo = jobs(seeds, given.fault, operations, spread=given.spread)
     outcomes: list[Outcome] = []
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shardfs-faults-") as name:
-        for outcome in run(todo, given.jobs, Path(name)):
+        for outcome in run(todo, given.jobs, Path(name), static=given.static):
             outcomes.append(outcome)
             if given.show or outcome.kind in ("wrong", "hang"):
                 print(f"{outcome.kind}: {outcome.job}: {outcome.said}", flush=True)

@@ -26,7 +26,7 @@ from tests.stores import noise
 VERSIONS, OLD = 4, 2
 REMOTE_FAILED: Final = 14
 _PLACE: Final = "http://127.0.0.1:1/template"  # in settings; replaced in each copy
-PATIENCE_S: Final = 30.0  # until a mount asks a remote again that works again
+PATIENCE_S: Final = 80.0  # until a mount asks a remote again that asked to be left alone for a minute or more
 _BIG: Final = 900_000  # bytes of the largest file: several requests
 
 
