@@ -47,6 +47,7 @@ class Child:
     def __init__(self, work: Callable[[], int], log: Path, environment: Mapping[str, str]) -> None:
         self._log = log
         self._begin = time.monotonic()
+        log.write_bytes(b"")  # who is killed at once says nothing
         self.pid = os.fork()
         if self.pid == 0:
             _be(work, log, environment)
