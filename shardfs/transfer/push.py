@@ -160,18 +160,9 @@ def push(  # noqa: PLR0913 - options by keyword
     """
     published = _published(remote)
     report = PushReport(remote.name, remote.url, dry_run)
-    moves: list[RefMove] = []
     gone = published.refs.keys() - {update.name for update in updates} if prune else set()
-    for update in [*updates, *(RefUpdate(name, None) for name in sorted(gone))]:
-        if published.refs.get(update.name) == update.new:
-            report.up_to_date.append(update.name)
-            continue
-        try:
-            moves.append(_check(store, objects, published, update, force=force))
-        except (NotFastForwardError, RefChangedError) as error:
-            if not dry_run:
-                raise
-            report.rejected.append(Rejected(update.name, published.refs.get(update.name), update.new, str(error)))
+    asked = [*updates, *(RefUpdate(name, None) for name in sorted(gone))]
+    moves = _judge(store, objects, published, asked, report, force=force)
     wanted = [move.new for move in moves if move.new is not None]
     load = _plan_shipment(store, objects, remote, published, wanted) if wanted else Shipment()
     report.encoded, report.chunks, report.objects = load.encoded, load.chunks, load.payloads
@@ -190,6 +181,30 @@ def push(  # noqa: PLR0913 - options by keyword
         report.moved.append(move)
     _follow(store, remote.name, report)
     return report
+
+
+def _judge(
+    store: Store,
+    objects: Objects,
+    published: RemoteRefs,
+    updates: Sequence[RefUpdate],
+    report: PushReport,
+    *,
+    force: bool,
+) -> list[RefMove]:
+    """The moves that updates ask for. What moves nothing, or in a dry run may not, is in the report."""
+    moves: list[RefMove] = []
+    for update in updates:
+        if published.refs.get(update.name) == update.new:
+            report.up_to_date.append(update.name)
+            continue
+        try:
+            moves.append(_check(store, objects, published, update, force=force))
+        except (NotFastForwardError, RefChangedError) as error:
+            if not report.dry_run:
+                raise
+            report.rejected.append(Rejected(update.name, published.refs.get(update.name), update.new, str(error)))
+    return moves
 
 
 def _plan_shipment(
