@@ -207,6 +207,10 @@ class RemoteLoginError(RemoteDeniedError):
     """The remote wants a token, or another one than it was shown."""
 
 
+class RemotePermissionError(RemoteDeniedError):
+    """The remote knows who asks, who may not do this there."""
+
+
 class RemoteOfflineError(RemoteError):
     """No remote is asked, because this program was told to be offline."""
 

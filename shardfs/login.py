@@ -37,10 +37,13 @@ def login(
     """
     from shardfs.errors import UsageError
     from shardfs.remotes import credentials_file
-    from shardfs.remotes.address import without_login
+    from shardfs.remotes.address import address, without_login
 
     if without_login(url) != url:
         msg = "the URL holds a user or password, which others can see; use --user, and type the password"
+        raise UsageError(msg)
+    if address(url).is_overheard and not plain_http:
+        msg = "a token is not sent over http, where everybody on the way can read it; use https, or --plain-http"
         raise UsageError(msg)
     entry = credentials_file.Entry(token, user, helper, plain_http)
     credentials_file.check(entry)
@@ -68,7 +71,7 @@ def _is_judged(url: str, entry: Entry) -> bool:
     Raises:
         RemoteLoginError: it does not take what is shown. RemoteError: it cannot be asked.
     """
-    from shardfs.errors import RemoteDeniedError, RemoteLoginError, RepositoryNotFoundError
+    from shardfs.errors import RemoteLoginError, RemotePermissionError, RepositoryNotFoundError
     from shardfs.remotes.credentials_file import Entry
 
     try:
@@ -78,12 +81,10 @@ def _is_judged(url: str, entry: Entry) -> bool:
             _ask(url, Entry())
         except RemoteLoginError:
             return True
-        except (RemoteDeniedError, RepositoryNotFoundError):
+        except (RemotePermissionError, RepositoryNotFoundError):
             return False
-    except RemoteLoginError:
-        raise
-    except RemoteDeniedError:
-        return True  # it knows who asks, who may just not do this here
+    except RemotePermissionError:
+        pass
     return True
 
 

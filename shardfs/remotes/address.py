@@ -41,6 +41,11 @@ class Address(NamedTuple):
         except ValueError:
             return False
 
+    @property
+    def is_overheard(self) -> bool:
+        """Whether others on the way can read what is sent there."""
+        return self.scheme == "http" and not self.is_loopback
+
     def covers(self, other: Address) -> bool:
         """Whether `other` is this place or below it: same origin, and its path begins with all of this one's parts."""
         return self.origin == other.origin and other.parts[: len(self.parts)] == self.parts

@@ -158,7 +158,7 @@ def _search(place: Address, from_url: Login | None, given: Entry | None) -> tupl
         found = _from_tables(place, tables)
     if found is None:
         return None, f"it wants a token; `shardfs login {place}` keeps one"
-    if place.scheme == "http" and not place.is_loopback and not any(entry.plain_http for _, entry in tables):
+    if place.is_overheard and not any(entry.plain_http for _, entry in tables):
         return None, (
             f"it wants a token, and {found.source} is not sent over http, where everybody on the way can read it; "
             f"use https, or `shardfs login --plain-http {place}`"

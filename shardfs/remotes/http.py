@@ -22,6 +22,7 @@ from shardfs.errors import (
     PackNotFoundError,
     RefChangedError,
     RemoteDeniedError,
+    RemotePermissionError,
     RemoteProtocolError,
     RemoteUnavailableError,
     RepositoryNotFoundError,
@@ -201,7 +202,7 @@ class HttpRemote:
             raise RemoteDeniedError(f"{self.url} {_DENIED} ({status}: {said})")
         if status == 403:
             hint = f"if another token may do this: `shardfs login {self.url}`"
-            raise RemoteDeniedError(f"remote {self.name} ({self.url}) answered 403: {said}; {hint}")
+            raise RemotePermissionError(f"remote {self.name} ({self.url}) answered 403: {said}; {hint}")
         if 400 <= status < 600 and status not in (416, 505):
             raise RemoteDeniedError(msg)
         raise RemoteProtocolError(msg)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from shardfs.remotes import credentials_file
+from tests.certificates import OPENSSL, make_certificate
 from tests.cli import schema
 from tests.cli.conftest import Shell
 from tests.faults.badserver import BadServer
+from tests.serving import shardfs_serve
 
 pytestmark = pytest.mark.network
 
@@ -75,6 +77,24 @@ def test_login_with_a_helper_keeps_no_token(project: Shell, server: Guarded) -> 
     assert "helper" in credentials_file.path().read_text()
     project("remote", "add", "origin", server.url)
     project("fetch")
+
+
+def test_login_keeps_nothing_that_could_not_be_tried(project: Shell, server: Guarded) -> None:
+    failed = project("login", server.url, "--helper", "false", status=14)
+    assert "failed with status 1" in failed.err
+    unsent = project("login", "http://models.example.org/team", stdin=SECRET.encode(), status=2)
+    assert "--plain-http" in unsent.err
+    assert not credentials_file.path().exists()
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+def test_login_to_a_server_that_nobody_vouches_for_keeps_nothing(project: Shell, tmp_path: Path) -> None:
+    pair = make_certificate(tmp_path)
+    root = tmp_path / "root"
+    with shardfs_serve(root, "--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)) as served:
+        refused = project("login", served.url, stdin=SECRET.encode(), status=14)
+    assert "certificate is not trusted" in refused.err
+    assert not credentials_file.path().exists()
 
 
 def test_login_without_a_token_or_with_one_in_the_url(project: Shell, server: Guarded) -> None:
