@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -220,11 +219,15 @@ def test_a_mirror_is_served_and_follows(origin: Shell, tmp_path: Path) -> None:
 
 
 def test_a_mirror_that_follows_goes_on_after_failures(origin: Shell, tmp_path: Path) -> None:
-    store, target = origin.folder / ".shardfs", tmp_path / "mirror"
-    running = origin.start("mirror", store, target, "--interval", "0.2s", stdout=subprocess.PIPE)
+    store, away, target = origin.folder / ".shardfs", tmp_path / "away", tmp_path / "mirror"
+    running = origin.start("mirror", store, target, "--interval", "0.2s")
     assert running.stdout is not None
+    assert running.stderr is not None
     try:
         assert b"pack" in running.stdout.readline()
+        store.rename(away)
+        assert b"no repository at" in running.stderr.readline()
+        away.rename(store)
         new = origin.commit("four", note__txt="m")
         end = time.monotonic() + 60
         while time.monotonic() < end:

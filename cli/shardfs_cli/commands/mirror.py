@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shardfs.errors import RemoteError, UsageError
+from shardfs.errors import LockedError, RemoteError, ShardfsError, UsageError
 from shardfs_cli import output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
@@ -59,10 +59,15 @@ def command(ctx: click.Context, url: str, directory: str, *, interval: str | Non
     if context.output.json:
         msg = "--interval and --json cannot be combined"
         raise UsageError(msg)
+    has_worked = False
     while True:
         try:
             _mirror(context, url, target)
-        except RemoteError as error:
+            has_worked = True
+        except ShardfsError as error:
+            # What may pass by itself; a mirror that worked once was asked for rightly, whatever is wrong now.
+            if not has_worked and not isinstance(error, RemoteError | LockedError):
+                raise
             context.output.warn(output.name(str(error)))
         output.flush()
         time.sleep(pause_s)
