@@ -116,8 +116,8 @@ class _Sender:
         for number, parcel in enumerate(self._parcels):
             path, pack = self._build(parcel)
             self._sizes[number] = pack.size
-            begun.append(self._ends[number])
             yield _Built(number, path, pack)
+            begun.append(self._ends[number])  # not before: a failure may keep the last one from being handed out
 
     def _build(self, parcel: Parcel) -> tuple[Path, FinishedPack]:
         if parcel.pack is not None:

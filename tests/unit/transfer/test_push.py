@@ -193,6 +193,28 @@ def test_an_interrupted_push_goes_on(
     assert before <= set(remote.sent)
 
 
+def test_a_push_that_fails_early_of_many_packs_ends(
+    local: Side, remote: Watched, server: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardfs.store.packs.TARGET_SIZE", 2 * CHUNK_SIZE)
+    monkeypatch.setattr("shardfs.transfer.sending._AHEAD", 4 * CHUNK_SIZE)  # packs are left that are not built yet
+    with local.store.batch() as batch:
+        batch.put(Kind.CHUNK, b"unreachable")
+        stores.put_tree(batch, {"a": DATA[: 8 * CHUNK_SIZE]}, {})
+    commit(local.store, {"a": DATA})
+
+    def fail(what: str) -> None:
+        if what == "put_pack":
+            msg = "broken line"
+            raise RemoteUnavailableError(msg)
+
+    remote.before = fail
+    with pytest.raises(RemoteUnavailableError, match="broken line"):
+        _push_main(local, remote)
+    assert list(local.store.layout.tmp.iterdir()) == []
+    assert server.refs.get(MAIN) is None
+
+
 def test_chunks_of_another_remote_are_passed_on(local: Side, remote: Watched, server: Store, tmp_path: Path) -> None:
     other = Store.create(tmp_path / "other")
     tip = commit(other, {"a": DATA})
