@@ -15,7 +15,7 @@ from itertools import count
 from typing import Final
 
 from shardfs import threads
-from shardfs.errors import RemoteError
+from shardfs.errors import RemoteError, ShardfsError
 from shardfs.formats.ids import PackId
 from shardfs.remotes import cancelling, deadline, fresh
 from shardfs.remotes.base import Remote
@@ -128,7 +128,7 @@ class _Race:
         try:
             with deadline.limit(self._left_s - (time.monotonic() - self.began)), cancelling.within(self._second):
                 data = self._remote.read(self)
-        except RemoteError:
+        except ShardfsError:
             return  # the first one tells what is wrong
         else:
             with self._lock:

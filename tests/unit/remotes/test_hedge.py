@@ -119,6 +119,20 @@ def test_errors_that_come_at_once_come_through(server: Chosen) -> None:
     server.close()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_pack_that_goes_away_between_both_requests_is_no_fault(server: Chosen) -> None:
+    remote, counters = prepared(server)
+    before = counters.hedged
+    server.begin({0: late(0.3), 1: answer("404 Nothing")})
+    assert read(remote) == b"x" * 10
+    assert counters.hedged == before + 1
+    server.begin({0: late(0.2, answer("404 Nothing")), 1: late(0.3)})
+    with pytest.raises(PackNotFoundError):
+        read(remote)
+    remote.close()
+    server.close()
+
+
 def test_a_server_that_is_slow_as_a_whole_gets_few_more_requests(server: Chosen) -> None:
     remote, counters = prepared(server)
     server.begin(dict.fromkeys(range(1000), late(0.03)))
