@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardfs.errors import IntegrityError, NotFoundError
+from shardfs.errors import ConflictError, IntegrityError, NotFoundError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.formats.ref import BRANCHES
 from shardfs.history.objects import Objects
@@ -24,7 +24,10 @@ class _Local:
 def loses(store: Store, name: str, old: CommitId, new: CommitId) -> bool:
     """Whether a move leaves commits behind that the ref had. A tag that moves always does: people rely on it.
 
-    Where the history cannot be read, it does; but a commit that is not here is a move that fails for itself.
+    Where the history cannot be read, it does.
+
+    Raises:
+        ConflictError: `new` is not here. It might come before the ref moves, unseen by this.
     """
     if old == new:
         return False
@@ -33,8 +36,9 @@ def loses(store: Store, name: str, old: CommitId, new: CommitId) -> bool:
     objects = Objects(_Local(store))
     try:
         objects.commit(new)
-    except NotFoundError:
-        return False
+    except NotFoundError as error:
+        msg = f"commit {new.hex()[:12]} is not complete here: {error}; push what is missing first"
+        raise ConflictError(msg) from error
     try:
         return not is_ancestor(objects, old, new)
     except (NotFoundError, IntegrityError):
