@@ -123,7 +123,7 @@ def _first_fetch(repo: Repository, url: str, wanted: _Wanted, progress: Progress
     repo.set_filters("origin", wanted.kept)
     fetched = repo.fetch("origin", full=wanted.filter.everything, progress=progress)
     branch = _first_branch(fetched, wanted)
-    fetched.check_followed(repo.store.refs, "origin", BRANCHES + branch)
+    fetched.check_followed("origin", BRANCHES + branch)
     tip = repo.ref(f"{REMOTES}origin/{branch}")
     repo.store.refs.set_head(Head(BRANCHES + branch))
     repo.set_upstream(branch, "origin")

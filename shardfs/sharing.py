@@ -177,7 +177,7 @@ class Sharing(Caching):
         if places:
             ids = self._chunks_at(places, tensors)
         elif wanted.picks:  # with whole packs, what this remote has lost and others have
-            ids = fetch.picked(self.objects, report.refs, wanted)
+            ids = fetch.picked(self.objects, report.complete, wanted)
         kept = contents.keep(self.store, self.chunks, ids, tell)
         report.kept, report.kept_bytes = kept
         return report
@@ -217,7 +217,7 @@ class Sharing(Caching):
 
         name = self._branch(branch)
         source = remote or self.upstream(name)
-        self.fetch(source, progress=progress).check_followed(self.store.refs, source, BRANCHES + name)
+        self.fetch(source, progress=progress).check_followed(source, BRANCHES + name)
         return pull.fast_forward(
             self.store,
             self.objects,

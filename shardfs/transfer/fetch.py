@@ -31,7 +31,6 @@ from shardfs.history.walk import ancestors
 from shardfs.progress import Progress, no_progress
 from shardfs.remotes.base import Remote, RemoteRefs, read_pack_tail
 from shardfs.store.index import LOCAL, Index
-from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
 from shardfs.transfer import plan
 from shardfs.transfer.download import PackSource, download
@@ -50,7 +49,8 @@ class FetchReport:
 
     Attributes:
         head: full name of the branch that the remote's HEAD names, if it says.
-        refs: branches and tags of the remote that are followed, by full name there.
+        refs: branches and tags of the remote that shall be followed, by full name there.
+        complete: those of them that are here where they are there: all that they need is known.
         moved: refs here that moved, pruned ones included.
         conflicts: one line for each ref of the remote that could not be followed.
         packs: packs that were not known before, or not here where all are copied.
@@ -63,6 +63,7 @@ class FetchReport:
 
     head: str | None = None
     refs: dict[str, CommitId] = field(default_factory=dict)
+    complete: dict[str, CommitId] = field(default_factory=dict)
     moved: list[RefMove] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     packs: int = 0
@@ -72,13 +73,13 @@ class FetchReport:
     kept: int = 0
     kept_bytes: int = 0
 
-    def check_followed(self, refs: RefStore, remote: str, name: str) -> None:
-        """Return if what follows a ref of the remote is where that is, or if the remote has no such ref.
+    def check_followed(self, remote: str, name: str) -> None:
+        """Return if a ref of the remote could be followed, or if the remote has no such ref.
 
         Raises:
             RemoteProtocolError: not all that it needs could be had.
         """
-        if name in self.refs and refs.get(tracking_name(remote, name)) != self.refs[name]:
+        if name in self.refs and name not in self.complete:
             msg = f"{remote} does not give all of {name}: {'; '.join(self.conflicts)}"
             raise RemoteProtocolError(msg)
 
@@ -140,9 +141,10 @@ def fetch(
         report.moved += prune_refs(store, remote.name, followed)
     local = is_mirror and wanted.whole_packs
     for _ in range(2):
-        moved, report.conflicts = follow(store, remote.name, followed, local=local, is_mirror=is_mirror)
-        report.moved += moved
-        if not report.conflicts or not work.mend():
+        found = follow(store, remote.name, followed, local=local, is_mirror=is_mirror)
+        report.moved += found.moved
+        report.complete, report.conflicts = found.complete, found.refused + found.held
+        if not found.held or not work.mend():
             break
     return report
 
@@ -177,15 +179,15 @@ def picked(objects: Objects, refs: Mapping[str, CommitId], wanted: Filter) -> se
 
     Args:
         objects: history.
-        refs: by full name at the remote; branches that are not complete here are passed over.
+        refs: by full name at the remote, complete here.
         wanted: the filter.
 
     Raises:
         NotFoundError, IntegrityError, RemoteError: a tree or manifest cannot be read.
     """
     if wanted.everything:
-        return set(plan.closure(objects, plan.readable(objects, refs.values())).chunks)
-    tips = plan.readable(objects, [commit for name, commit in refs.items() if name.startswith(BRANCHES)])
+        return set(plan.closure(objects, refs.values()).chunks)
+    tips = [commit for name, commit in refs.items() if name.startswith(BRANCHES)]
     trees = {objects.commit(tip).tree for tip in tips}
     files = {entry: None for tree in trees for path, entry in paths.files(objects, tree) if _takes(wanted, path, entry)}
     return {chunk.id for entry in files for chunk in manifest_of(entry, objects).chunks}

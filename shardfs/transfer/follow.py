@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from shardfs.errors import (
     AlreadyExistsError,
@@ -29,44 +30,62 @@ def tracking_name(remote: str, name: str) -> str:
     return name if name.startswith(TAGS) else f"{REMOTES}{remote}/{name.removeprefix(BRANCHES)}"
 
 
+@dataclass
+class Followed:
+    """What became of a remote's refs here.
+
+    Attributes:
+        moved: refs here that moved.
+        complete: commits by full name at the remote, of those that are where they are there.
+        refused: one line for each that cannot be followed, whatever is known.
+        held: one line for each that needs what is not known, or not here.
+    """
+
+    moved: list[RefMove] = field(default_factory=list)
+    complete: dict[str, CommitId] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+
+
 def follow(
     store: Store, remote: str, published: RemoteRefs, *, local: bool = False, is_mirror: bool = False
-) -> tuple[list[RefMove], list[str]]:
+) -> Followed:
     """Move remote-tracking branches to where the remote's branches are, and create tags that are not here.
 
     A ref moves only if everything that it needs is known, or with `local` here. In a mirror tags move, too.
 
-    Returns:
-        The refs that moved, and one line for each that could not.
-
     Raises:
         LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
-    moved: list[RefMove] = []
-    conflicts: list[str] = []
+    found = Followed()
     with store.lock.hold("fetch"):
-        wanted: list[RefMove] = []
+        wanted: dict[str, RefMove] = {}
         for name, commit in published.refs.items():
             target = tracking_name(remote, name)
             if not name.startswith((BRANCHES, TAGS)) or not ref_format.is_ref_name(target):
-                conflicts.append(f"{name} has a name that cannot be followed")
+                found.refused.append(f"{name} has a name that cannot be followed")
                 continue
             old = _current(store, target)
-            if name.startswith(TAGS) and old not in (None, commit) and not is_mirror:
-                conflicts.append(f"{name} names another commit here")
-            elif old != commit:
-                wanted.append(RefMove(target, old, commit))
-        holes = _holes(store, {move.new for move in wanted if move.new is not None}, local=local)
-        for move in wanted:
-            if move.new in holes:
-                conflicts.append(f"{move.name} is not complete at {remote}: {holes[move.new]}")
+            if old == commit:
+                found.complete[name] = commit
+            elif name.startswith(TAGS) and old is not None and not is_mirror:
+                found.refused.append(f"{name} names another commit here")
+            else:
+                wanted[name] = RefMove(target, old, commit)
+        holes = _holes(store, {published.refs[name] for name in wanted}, local=local)
+        for name, move in wanted.items():
+            commit = published.refs[name]
+            if commit in holes:
+                found.held.append(f"{move.name} is not complete at {remote}: {holes[commit]}")
                 continue
             try:
-                store.refs.move(move.name, move.old, move.new, message="fetch")
-                moved.append(move)
+                store.refs.move(move.name, move.old, commit, message="fetch")
             except AlreadyExistsError as error:
-                conflicts.append(f"{error}; fetch with prune")
-    return moved, conflicts
+                found.refused.append(f"{error}; fetch with prune")
+            else:
+                found.moved.append(move)
+                found.complete[name] = commit
+    return found
 
 
 def prune_refs(store: Store, remote: str, published: RemoteRefs) -> list[RefMove]:

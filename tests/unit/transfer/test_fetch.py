@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import shardfs
 from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, RepositoryNotFoundError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.history.walk import ancestors
@@ -200,9 +201,22 @@ def test_a_damaged_object_keeps_its_refs_back_and_no_others(
     assert local.store.refs.get(TRACKING) is None
     assert local.store.refs.get("refs/remotes/origin/other") == other
     assert any("not complete" in line for line in report.conflicts)
-    report.check_followed(local.store.refs, "origin", "refs/heads/other")
+    assert report.complete == {"refs/heads/other": other}
+    report.check_followed("origin", "refs/heads/other")
     with pytest.raises(RemoteProtocolError, match="not complete"):
-        report.check_followed(local.store.refs, "origin", "refs/heads/main")
+        report.check_followed("origin", "refs/heads/main")
+
+
+def test_contents_are_picked_though_another_branch_is_damaged(server: Store, tip: CommitId, tmp_path: Path) -> None:
+    root = server.layout.root
+    with shardfs.clone(str(root), tmp_path / "clone", filters=["size<1M"]) as repo:
+        new = commit(server, {"a": noise(3, 9 * CHUNK_SIZE)})
+        bad = commit(server, {"d/e": noise(4, 9 * CHUNK_SIZE)}, branch="broken")
+        pack, entry = [(p, e) for p, e in stores.local_entries(server, [Kind.TREE])][-1]
+        flip(server.layout.pack(pack), entry.offset + 3)
+        assert repo.pull().new == new
+        assert repo.fetch("origin").conflicts
+        assert repo.ref("refs/remotes/origin/broken") not in (new, bad)
 
 
 def test_an_object_that_came_damaged_is_asked_for_again(
