@@ -15,7 +15,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from shardfs.config import Settings
 from shardfs.errors import UsageError
-from shardfs.remotes import tls
+from shardfs.remotes import address, tls
 from shardfs.remotes.objectstore.aws_profile import read_profile
 from shardfs.remotes.objectstore.bucket import Bucket
 from shardfs.remotes.objectstore.remote import ObjectStoreRemote
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+# obstore panics on those of them that no header can hold, and on an endpoint that is no URL.
+_SENT: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
 _OTHER_KEYS: Final = (  # where credentials come from when there are no keys; obstore looks for them
     "AWS_ACCESS_KEY_ID",
     "AWS_SKIP_SIGNATURE",
@@ -101,10 +103,28 @@ def _s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
         options.update(read_profile(environment))
     if any(environment.get(key) for key in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         options.pop("region", None)
-    endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
+    endpoint = next((key for key in _ENDPOINTS if environment.get(key)), None)
     if endpoint is not None:
-        options["endpoint"] = endpoint
+        options["endpoint"] = environment[endpoint]
+    _check({key: environment.get(key, "") for key in _SENT} | options)
+    if "endpoint" in options:
+        _check_endpoint(endpoint or "endpoint_url", options["endpoint"])
     return options
+
+
+def _check(values: Mapping[str, str]) -> None:
+    for key, value in values.items():
+        if not (value.isascii() and value.isprintable()):
+            msg = f"{key} holds a character that no request can carry, such as the end of a line"
+            raise UsageError(msg)
+
+
+def _check_endpoint(key: str, value: str) -> None:
+    try:
+        address.split(value)
+    except UsageError:
+        msg = f"{key} must look like https://host[:port]"
+        raise UsageError(msg) from None
 
 
 def _gs(bucket: str, prefix: str) -> tuple[_Maker, str]:

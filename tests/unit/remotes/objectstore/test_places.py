@@ -74,6 +74,26 @@ def test_keys_of_a_profile(server: S3Server, tmp_path: Path, monkeypatch: pytest
     assert "demo/refs/0000000000000001" in server.objects
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("AWS_ACCESS_KEY_ID", "key\n"),
+        ("AWS_SECRET_ACCESS_KEY", "secret\n"),
+        ("AWS_SESSION_TOKEN", "tökén"),
+        ("AWS_REGION", "us\teast"),
+        ("AWS_ENDPOINT_URL", "localhost:9000"),
+        ("AWS_ENDPOINT_URL", "http://"),
+        ("AWS_ENDPOINT_URL", "https://[store"),
+        ("AWS_ENDPOINT_URL_S3", "https://store:99999"),
+    ],
+)
+def test_what_no_request_can_carry(server: S3Server, monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> None:
+    monkeypatch.setenv(key, value)
+    with pytest.raises(UsageError, match=key) as caught:
+        open_remote("s3://bucket/demo").refs()
+    assert value.strip() not in str(caught.value).replace(key, "")
+
+
 def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in [key for key in os.environ if key.startswith("AZURE_")]:
         monkeypatch.delenv(key)
