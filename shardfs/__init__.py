@@ -70,8 +70,8 @@ def clone(
         progress: called with bytes done, bytes in all and a name.
 
     Raises:
-        RepositoryNotFoundError, RemoteError: nothing was made. AlreadyExistsError: the directory is not empty.
-        UsageError: not a filter. RefNotFoundError: no such branch.
+        RepositoryNotFoundError: nothing was made. RemoteError: what came stays, and the same call goes on with it.
+        AlreadyExistsError: the directory is not empty. UsageError: not a filter. RefNotFoundError: no such branch.
     """
     from shardfs import opening
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 
 from shardfs import config, discovery
-from shardfs.errors import AlreadyExistsError, RefNotFoundError
+from shardfs.errors import AlreadyExistsError, RefNotFoundError, RemoteError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
 from shardfs.progress import Progress
 from shardfs.repository import Repository
 from shardfs.store import atomic
+from shardfs.store.index import LOCAL
 from shardfs.store.layout import Layout
 from shardfs.store.store import Store
 
@@ -48,7 +50,7 @@ def clone(
     branch: str | None = None,
     progress: Progress | None = None,
 ) -> Repository:
-    """See `shardfs.clone`. What a failed clone made is removed again; one that was killed is gone on with."""
+    """See `shardfs.clone`."""
     from shardfs.remotes import registry
 
     wanted = _Wanted(full=full, filters=filters, branch=branch)
@@ -59,9 +61,11 @@ def clone(
         repo = Repository(store) if Layout(store).config.exists() else init(path)
         try:
             _first_fetch(repo, url, wanted, progress)
-        except BaseException:
+        except BaseException as error:
+            may_go_on = isinstance(error, RemoteError | KeyboardInterrupt) and bool(repo.store.index.packs(LOCAL))
             repo.close()
-            shutil.rmtree(store if existed else path, ignore_errors=True)
+            if not may_go_on:
+                shutil.rmtree(store if existed else path, ignore_errors=True)
             raise
         repo.close()
     return Repository(store)
@@ -105,7 +109,15 @@ def _unfinished(path: Path, mark: Path, url: str) -> Iterator[None]:
         except BlockingIOError:
             msg = f"{path} is being made by another process"
             raise AlreadyExistsError(msg) from None
-        mark.write_text(digest, "ascii")
+        found_mark = os.fstat(file.fileno())
+        is_gone, is_new = not found_mark.st_nlink, not found_mark.st_size
+        if is_gone or (is_new and Layout(mark.parent).config.exists()):
+            if not is_gone:
+                mark.unlink()
+            msg = f"{path} was made by another process meanwhile"
+            raise AlreadyExistsError(msg)
+        if is_new:
+            mark.write_text(digest, "ascii")
         yield
         mark.unlink()
 

@@ -54,7 +54,7 @@ def command(
 
     Contents come when they are read, through a mount or by `checkout`. Those that --filter picks of the newest versions
     are copied now, and by later fetches: at or below a path that matches, or smaller than a size. With --full all are
-    copied now.
+    copied now. A clone that was interrupted, or lost the network, goes on where it was when it is run again.
     """
     import shardfs
 
