@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -52,8 +53,7 @@ class Wiring:
         self.url = url
         self.settings: Settings = config.load(store_path / "config.toml")
         self.store = Store(store_path, self.settings.lock_wait_s)
-        self._guard = threading.RLock()
-        self._remotes: dict[str, Remote] = {}
+        self._reset()
         self._areas: dict[str, Area] = {}
         self._versions: dict[str, VersionList] = {}
         # Without remotes most commands need no cache: it is opened by the first that does.
@@ -91,6 +91,12 @@ class Wiring:
             self.open_once,
             limit_bytes=self.settings.cache_size if self.settings.cache_files else 0,
         )
+        _instances.add(self)
+
+    def _reset(self) -> None:
+        """A fresh lock and no remotes: two processes on one connection would get each other's answers."""
+        self._guard = threading.RLock()
+        self._remotes: dict[str, Remote] = {}
 
     def close(self) -> None:
         """Release files, connections and locks."""
@@ -170,3 +176,16 @@ class Wiring:
             msg = f"{self.url or self.store_path} is read-only; clone it to make changes"
             raise ReadOnlyError(msg)
         return self.store
+
+
+_instances: weakref.WeakSet[Wiring] = weakref.WeakSet()
+_of_parents: list[object] = []  # kept: to let go of them may take locks of threads that do not exist here
+
+
+def _after_fork() -> None:
+    for wiring in list(_instances):
+        _of_parents.append(wiring._remotes)
+        wiring._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -6,6 +6,7 @@ keep it call by call (`ThrottledRemote`).
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -74,6 +75,15 @@ def shared(rate: int) -> Throttle | None:
         return None
     with _guard:
         return _throttles.setdefault(rate, Throttle(rate))
+
+
+def _after_fork() -> None:
+    global _guard
+    _guard = threading.Lock()
+    _throttles.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class ThrottledRemote(ForwardingRemote):
