@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import itertools
 import json
 import multiprocessing
 import os
@@ -285,12 +284,11 @@ def _work(job: Job) -> tuple[Outcome, int]:
 def jobs(seeds: Sequence[int], faults: Sequence[str], operations: Sequence[str], *, spread: bool) -> list[Job]:
     """All cases: mounts for fewer seeds, faults of uploads for what uploads; `spread`: one operation for each seed."""
     if spread:
-        turns = itertools.cycle(operations)
         return [
-            Job(fault, next(name for name in turns if fault not in UPLOAD_FAULTS or OPERATIONS[name].sends), seed)
+            Job(fault, able[(seed + number) % len(able)], seed)
             for seed in seeds
-            for fault in faults
-            if fault not in UPLOAD_FAULTS or any(OPERATIONS[name].sends for name in operations)
+            for number, fault in enumerate(faults)
+            if (able := [name for name in operations if fault not in UPLOAD_FAULTS or OPERATIONS[name].sends])
         ]
     return [
         Job(fault, operation, seed)
