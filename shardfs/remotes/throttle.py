@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shardfs.formats.ids import PackId
+from shardfs.remotes import deadline
 from shardfs.remotes.base import Remote
 from shardfs.remotes.forwarding import ForwardingRemote
 
@@ -100,8 +101,8 @@ class ThrottledRemote(ForwardingRemote):
 
     def read_pack(self, pack_id: PackId, offset: int, length: int) -> bytes:
         """See `Remote.read_pack`."""
-        self._throttle.receiving.take(length)
-        return super().read_pack(pack_id, offset, length)
+        with deadline.extended(self._throttle.receiving.take(length)):
+            return super().read_pack(pack_id, offset, length)
 
     def put_pack(self, path: Path, pack_id: PackId) -> None:
         """See `Remote.put_pack`."""

@@ -12,9 +12,11 @@ import pytest
 from shardfs import config
 from shardfs.errors import RemoteError
 from shardfs.formats.ids import PackId
+from shardfs.remotes import deadline
+from shardfs.remotes.directory import DirectoryRemote
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.registry import open_remote
-from shardfs.remotes.throttle import Bucket, Throttle, shared
+from shardfs.remotes.throttle import Bucket, Throttle, ThrottledRemote, shared
 from shardfs.remotes.timedsocket import Timeouts
 from tests.faults.badserver import answer, bad_server
 from tests.stores import make_store
@@ -97,3 +99,23 @@ def test_other_remotes_keep_it_call_by_call(tmp_path: Path) -> None:
         remote.read_pack(pack_id, 0, size)
     assert time.monotonic() - started >= 0.6
     remote.close()
+
+
+class Timed(DirectoryRemote):
+    """Notes the time that is left for its answer."""
+
+    left_s = 0.0
+
+    def read_pack(self, pack_id: PackId, offset: int, length: int) -> bytes:
+        self.left_s = deadline.remaining()
+        return super().read_pack(pack_id, offset, length)
+
+
+def test_time_that_the_limit_takes_is_no_time_of_the_remote(tmp_path: Path) -> None:
+    store, _ = make_store(tmp_path / "remote", 1)
+    pack_id, size = next(iter(store.index.packs().items()))
+    store.close()
+    timed = Timed(tmp_path / "remote")
+    with deadline.limit(0.3):
+        ThrottledRemote(timed, Throttle(size * 2)).read_pack(pack_id, 0, size)
+    assert timed.left_s > 0
