@@ -278,48 +278,62 @@ def _default_author() -> str:
     return f"{user} <{user}@{socket.gethostname()}>"
 
 
-def set_remote(path: Path, name: str, url: str | None) -> None:
-    """Add a remote to a settings file, or remove it with all that is said about it when `url` is None.
-
-    Comments in the file are kept.
+def set_remote(path: Path, name: str, url: str) -> None:
+    """Add a remote to a settings file. Comments in the file are kept.
 
     Raises:
-        UsageError: not a remote name. AlreadyExistsError: it is there. RefNotFoundError: it is not.
-        MalformedError: the file is not TOML. StoreError: it cannot be read or written; it is as it was.
+        UsageError: not a remote name. AlreadyExistsError: it is there. MalformedError: the file is not TOML.
+        StoreError: it cannot be read or written; it is as it was.
     """
     check_remote_name(name)
     _check_text(url)
     with _editing(path) as document:
         remotes = _section(document, "remote")
-        if url is None:
-            _remote_table(remotes, name)
-            del remotes[name]
-            for branch in [b for b, table in document.get("branch", {}).items() if table.get("remote") == name]:
-                del document["branch"][branch]
-            _set_order(document, lambda order: [other for other in order if other != name])
-        elif name in remotes:
+        if name in remotes:
             msg = f"remote {name!r} exists already: {remotes[name].get('url')}"
             raise AlreadyExistsError(msg)
-        else:
-            remotes[name] = {"url": url}
+        remotes[name] = {"url": url}
+
+
+def remove_remote(path: Path, name: str, first: Callable[[], object] = lambda: None) -> None:
+    """Take a remote out of a settings file with all that is said about it.
+
+    Args:
+        path: the file.
+        name: of the remote.
+        first: done before the file changes, so that who was killed meanwhile can do the same again.
+
+    Raises:
+        RefNotFoundError: no such remote. MalformedError, StoreError: as `set_remote`. What `first` raises.
+    """
+    with _editing(path) as document:
+        remotes = _section(document, "remote")
+        _remote_table(remotes, name)
+        first()
+        del remotes[name]
+        for branch in [b for b, table in document.get("branch", {}).items() if table.get("remote") == name]:
+            del document["branch"][branch]
+        _set_order(document, lambda order: [other for other in order if other != name])
 
 
 def set_remote_url(path: Path, name: str, url: str) -> None:
-    """Change the URL of a remote; errors as `set_remote`."""
+    """Change the URL of a remote; errors as `remove_remote`."""
     _check_text(url)
     with _editing(path) as document:
         _remote_table(_section(document, "remote"), name)["url"] = url
 
 
-def rename_remote(path: Path, old: str, new: str) -> None:
-    """Give a remote another name wherever a settings file names it; errors as `set_remote`."""
+def rename_remote(path: Path, old: str, new: str, first: Callable[[], object] = lambda: None) -> None:
+    """Give a remote another name wherever a settings file names it; arguments and errors as those two."""
     check_remote_name(new)
     with _editing(path) as document:
         remotes = _section(document, "remote")
         if new in remotes:
             msg = f"remote {new!r} exists already: {remotes[new].get('url')}"
             raise AlreadyExistsError(msg)
-        remotes[new] = dict(_remote_table(remotes, old).unwrap())
+        table_of_old = _remote_table(remotes, old)
+        first()
+        remotes[new] = dict(table_of_old.unwrap())
         del remotes[old]
         for table in document.get("branch", {}).values():
             if table.get("remote") == old:
@@ -328,14 +342,14 @@ def rename_remote(path: Path, old: str, new: str) -> None:
 
 
 def prefer_remote(path: Path, name: str) -> None:
-    """Have a remote asked before all others; errors as `set_remote`."""
+    """Have a remote asked before all others; errors as `remove_remote`."""
     with _editing(path) as document:
         _remote_table(_section(document, "remote"), name)
         _set_order(document, lambda order: [name, *(other for other in order if other != name)])
 
 
 def set_filters(path: Path, name: str, filters: Sequence[str]) -> None:
-    """Write down what `fetch` brings from a remote; nothing takes it out. Errors as `set_remote`."""
+    """Write down what `fetch` brings from a remote; nothing takes it out. Errors as `remove_remote`."""
     with _editing(path) as document:
         table = _remote_table(_section(document, "remote"), name)
         table.pop("filter", None)
@@ -344,7 +358,7 @@ def set_filters(path: Path, name: str, filters: Sequence[str]) -> None:
 
 
 def set_upstream(path: Path, branch: str, remote: str) -> None:
-    """Write down which remote a branch (short name) is pulled from; errors as `set_remote`."""
+    """Write down which remote a branch (short name) is pulled from; errors as `remove_remote`."""
     with _editing(path) as document:
         _remote_table(_section(document, "remote"), remote)
         branches = _section(document, "branch")

@@ -71,10 +71,13 @@ class Sharing(Caching):
 
     def remove_remote(self, name: str) -> None:
         """Forget a remote, its remote-tracking branches and what it holds. Raises RefNotFoundError."""
-        with self._writable().lock.hold("remote"):
-            config.set_remote(self.store.layout.config, name, None)
+
+        def forget() -> None:
             branches.delete_all(self.store.refs, f"{REMOTES}{name}/")
             self.store.forget_place(name)
+
+        with self._writable().lock.hold("remote"):
+            config.remove_remote(self.store.layout.config, name, forget)
         self._reopen(name)
 
     def rename_remote(self, old: str, new: str) -> None:
@@ -83,15 +86,18 @@ class Sharing(Caching):
         Raises:
             RefNotFoundError: no such remote. AlreadyExistsError: the name is taken. UsageError: it is none.
         """
-        with self._writable().lock.hold("remote"):
-            config.rename_remote(self.store.layout.config, old, new)
-            for name, commit in self.store.refs.list(f"{REMOTES}{old}/").items():
+
+        def move() -> None:
+            refs, index = self.store.refs, self.store.index
+            for name, commit in refs.list(f"{REMOTES}{old}/").items():
                 target = f"{REMOTES}{new}/{name.removeprefix(f'{REMOTES}{old}/')}"
-                self.store.refs.move(target, self.store.refs.get(target), commit, message=f"remote: renamed {old}")
-            branches.delete_all(self.store.refs, f"{REMOTES}{old}/")
-            known = self.store.index.packs(old)
-            self.store.index.add_packs(((id_, size, ()) for id_, size in known.items()), place=new)
+                refs.move(target, refs.get(target), commit, message=f"remote: renamed {old}")
+            branches.delete_all(refs, f"{REMOTES}{old}/")
+            index.add_packs(((id_, size, ()) for id_, size in index.packs(old).items()), place=new)
             self.store.forget_place(old)
+
+        with self._writable().lock.hold("remote"):
+            config.rename_remote(self.store.layout.config, old, new, move)
         self._reopen(old)
 
     def set_remote_url(self, name: str, url: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from shardfs import budget, config
 from shardfs.codecs.base import MAX_BASE_DEPTH
-from shardfs.config import Settings, load, parse_size, set_remote
+from shardfs.config import Settings, load, parse_size, remove_remote, set_remote
 from shardfs.errors import AlreadyExistsError, MalformedError, RefNotFoundError, ShardfsError, StoreError, UsageError
 
 
@@ -147,9 +147,9 @@ def test_remotes_come_and_go(file: Path) -> None:
     assert load(file).remotes == {"origin": "http://host/repo", "back-up": "/mnt/x"}
     with pytest.raises(AlreadyExistsError, match="http://host/repo"):
         set_remote(file, "origin", "other")
-    set_remote(file, "origin", None)
+    remove_remote(file, "origin")
     with pytest.raises(RefNotFoundError):
-        set_remote(file, "origin", None)
+        remove_remote(file, "origin")
     assert load(file).remotes == {"back-up": "/mnt/x"}
     assert file.read_text().startswith("format = 1  # kept\n")
     assert [p.name for p in file.parent.iterdir()] == ["config.toml"]
@@ -194,7 +194,7 @@ def test_remotes_are_asked_in_the_order_that_was_chosen(file: Path) -> None:
     assert list(load(file).remotes) == ["lan", "backup", "origin"]
     config.rename_remote(file, "lan", "peer")
     assert list(load(file).remotes) == ["peer", "backup", "origin"]
-    set_remote(file, "peer", None)
+    remove_remote(file, "peer")
     assert (list(load(file).remotes), load(file).remote_order) == (["backup", "origin"], "backup")
     with pytest.raises(RefNotFoundError, match="no remote 'gone'"):
         config.prefer_remote(file, "gone")
@@ -215,5 +215,5 @@ def test_what_is_said_about_a_remote_goes_with_it(file: Path) -> None:
     assert found.upstreams == {"exp/a b": "new", "main": "other"}
     with pytest.raises(AlreadyExistsError):
         config.rename_remote(file, "new", "other")
-    set_remote(file, "new", None)
+    remove_remote(file, "new")
     assert (load(file).upstreams, load(file).filters) == ({"main": "other"}, {})
