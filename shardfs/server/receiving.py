@@ -84,6 +84,7 @@ class Upload:
         self.is_complete = False
         self.position = 0  # bytes from the start of the pack that came; in the file once this ended
         self._run = run
+        self._fd: int | None = None
         self._heard = time.monotonic()
         self._waiting: asyncio.Timeout | None = None
         self._is_unwanted = False
@@ -102,28 +103,37 @@ class Upload:
     async def receive(self, request: web.Request, limit: int) -> None:
         """Write the body to the file, fsynced, from where `Content-Range` says; what came stays when the rest does not.
 
+        No other process writes to the file before `close`.
+
         Raises:
             web.HTTPRequestEntityTooLarge: the pack is longer than `limit`. web.HTTPRequestTimeout: the client stopped
             sending. web.HTTPRequestRangeNotSatisfiable: not so much is here. MalformedError: not such a range.
             LockedError: another process receives this pack. OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
         """
         offset, total = _begin_and_end(request)
-        if max(offset + (request.content_length or 0), total or 0) > limit:
-            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=request.content_length or 0)
-        await self._run(_check_space, self.path.parent, request.content_length or 0)
-        fd = await self._run(_open, self.path)
-        try:
-            if offset > os.fstat(fd).st_size:
-                raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes {offset} and on of a pack that is not here")
-            self.position = os.lseek(fd, offset, os.SEEK_SET)
-            size = offset + await self._copy(request, fd, limit - offset)
-            if total not in (None, size):
-                msg = f"{size} bytes of a pack of {total}"
-                raise MalformedError(msg)
-            await self._run(_finish, fd, size)
-            self.is_complete = True
-        finally:
-            os.close(fd)
+        length = request.content_length
+        if max(offset + (length or 0), total or 0) > limit:
+            raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length or 0)
+        if length is not None and total is not None and offset + length != total:
+            raise _wrong_size(offset + length, total)
+        fd = self._fd = await self._run(_open, self.path)
+        await self._run(_check_space, self.path.parent, length or 0)
+        if offset > os.fstat(fd).st_size:
+            raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes {offset} and on of a pack that is not here")
+        self.position = os.lseek(fd, offset, os.SEEK_SET)
+        size = offset + await self._copy(request, fd, (total or limit) - offset)
+        if total not in (None, size):
+            raise _wrong_size(size, total)
+        await self._run(_finish, fd, size)
+        self.is_complete = True
+
+    def close(self, *, is_useless: bool) -> None:
+        """Let go of the file, which stays for the next attempt unless it is of no use; the files of others stay."""
+        if self._fd is not None:
+            with suppress(OSError):
+                if is_useless and os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                    self.path.unlink()
+            os.close(self._fd)
 
     async def _copy(self, request: web.Request, fd: int, limit: int) -> int:
         """Write the body as it comes, one block to the disk while the next one is read; returns its bytes."""
@@ -207,7 +217,7 @@ class Uploads:
                 other.give_up()
             await other.ended.wait()
         upload = self._active[path] = Upload(path, self._run)
-        is_useless = True
+        is_useless = False
         try:
             await self._run(_make_room, layout.tmp)
             try:
@@ -216,9 +226,7 @@ class Uploads:
                 is_useless = isinstance(error, _USELESS) or path.name != _part(layout, pack_id).name
                 raise
         finally:
-            if is_useless:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            upload.close(is_useless=is_useless)
             del self._active[path]
             upload.ended.set()
 
@@ -242,6 +250,10 @@ def _begin_and_end(request: web.Request) -> tuple[int, int | None]:
     return (0, request.content_length) if text is None else wire.parse_rest_of(text)
 
 
+def _wrong_size(size: int, total: int | None) -> MalformedError:
+    return MalformedError(f"{size} bytes of a pack of {total}")
+
+
 def _make_room(tmp: Path) -> None:
     """Delete what nobody went on with for a day."""
     with atomic.writing("cannot receive a pack"):
@@ -253,12 +265,14 @@ def _open(path: Path) -> int:
     """The file of an upload, which no other process receives into.
 
     Raises:
-        LockedError: one does.
+        LockedError: one does, or did until now.
     """
     with atomic.writing("cannot receive a pack"):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(fd), path.stat()):  # a pack already, which never changes
+            raise BlockingIOError
     except OSError as error:
         os.close(fd)
         msg = "another process is receiving this pack"

@@ -6,11 +6,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from shardfs.formats.ids import PackId
 from shardfs.store.store import Store
 from tests.serving import Server, serving
 from tests.stores import commit, noise
@@ -46,11 +49,12 @@ def offset(server: Server, pack_id: str) -> int | None:
     return None if answer.status == 200 else int(answer.headers.get("Upload-Offset", "0"))
 
 
-def begin(server: Server, pack_id: str, data: bytes, sent: int) -> socket.socket:
+def begin(server: Server, pack_id: str, data: bytes, sent: int, more: str = "") -> socket.socket:
     """A connection that has sent so many bytes of a pack."""
     parts = urlsplit(server.url)
     connection = socket.create_connection((parts.hostname or "", parts.port or 0), 20)
-    head = f"PUT /demo/packs/{pack_id} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    length = f"Content-Length: {len(data)}\r\n" if data else ""
+    head = f"PUT /demo/packs/{pack_id} HTTP/1.1\r\nHost: x\r\n{length}{more}\r\n"
     connection.sendall(head.encode() + data[:sent])
     return connection
 
@@ -137,6 +141,36 @@ def test_bad_ranges(server: Server, pack: tuple[str, bytes], said: str) -> None:
     answer = ask(server.url, "PUT", f"/demo/packs/{pack[0]}", pack[1][:100], Content_Range=said)
     assert answer.status in (400, 413)
     assert answer.error
+
+
+def test_a_body_that_goes_on_behind_the_end_of_the_pack(
+    server: Server, pack: tuple[str, bytes], tmp_path: Path
+) -> None:
+    """What it says is what a quota is asked for: no more of it may reach the disk, also when the rest never comes."""
+    pack_id, data = pack
+    connection = begin(server, pack_id, data, len(data) - 1, "Content-Range: bytes 0-0/1\r\n")
+    assert b" 400 " in connection.recv(100)
+    connection.close()
+    connection = begin(server, pack_id, b"", 0, "Content-Range: bytes 0-9/10\r\nTransfer-Encoding: chunked\r\n")
+    connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+    assert b" 413 " in connection.recv(100)
+    connection.close()
+    assert list((tmp_path / "demo/tmp").iterdir()) == []
+
+
+def test_a_pack_stays_as_it_was_verified_whatever_another_process_gets(
+    server: Server, pack: tuple[str, bytes], tmp_path: Path
+) -> None:
+    pack_id, data = pack
+    with closing(Store(tmp_path / "demo")) as store, serving(tmp_path) as other, ThreadPoolExecutor(1) as pool:
+        with store.lock.hold("test"):  # so that the first server cannot take it in yet
+            whole = pool.submit(put_rest, server, pack_id, data, 0)
+            while wait_for_part(store.layout.tmp).stat().st_size < len(data):
+                time.sleep(0.01)
+            time.sleep(0.3)  # so that it is verified
+            assert put_rest(other, pack_id, bytes(len(data)), 0) == 503
+        assert whole.result() == 201
+        assert store.layout.pack(PackId(bytes.fromhex(pack_id))).read_bytes() == data
 
 
 def test_a_body_that_ends_before_the_pack_does(server: Server, pack: tuple[str, bytes]) -> None:
