@@ -130,8 +130,8 @@ class Handlers:
         store = await self.run(self._repositories.writable, target.repository)
         pack_id = PackId(target.id)
         check_length(request, MAX_PACK_SIZE)
-        with await self.run(self._quotas.reserve, target.repository, store, pack_id, whole_size(request)):
-            async with self._uploads.begin(store.layout, pack_id) as upload:
+        async with self._uploads.begin(store.layout, pack_id) as upload:
+            with await self.run(self._quotas.reserve, target.repository, store, pack_id, whole_size(request)):
                 await upload.receive(request, MAX_PACK_SIZE)
                 pack = await self.run(receive_pack, store, upload.path, pack_id)
         return web.json_response({"id": pack_id.hex(), "size": pack.size, "entries": len(pack.entries)}, status=201)

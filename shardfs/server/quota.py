@@ -8,7 +8,7 @@ from types import TracebackType
 
 from aiohttp import web
 
-from shardfs.errors import OutOfSpaceError
+from shardfs.errors import LockedError, OutOfSpaceError
 from shardfs.server.receiving import unfinished
 from shardfs.store.store import Store
 
@@ -34,11 +34,12 @@ class Quotas:
         Args:
             repository: its name.
             store: its packs.
-            id_: what is sent: a pack that is here already needs no room.
+            id_: what is sent: a pack that is here already needs no room for what it has.
             size: its bytes; None: the client does not say.
 
         Raises:
             OutOfSpaceError: there is not so much room.
+            LockedError: there is not, and the same is sent by somebody else already.
             web.HTTPLengthRequired: there is a quota, and the client does not say how long the body is.
         """
         limit = self._limit_of(repository)
@@ -47,14 +48,21 @@ class Quotas:
         if size is None:
             raise web.HTTPLengthRequired(text=f"{repository} has a quota: send Content-Length")
         with self._guard:
+            others = self._reserved.get(repository, [])
+            coming = {other.id for other in others}
             packs: dict[bytes, int] = dict(store.index.packs().items())
-            coming = {kept.id: kept.size for kept in self._reserved.get(repository, ())}
-            parts = {part: here for part, here in unfinished(store.layout).items() if part != id_}
-            used = sum({**parts, **coming, **packs}.values())
-            if id_ not in packs and id_ not in coming and used + size > limit:
+            parts = unfinished(store.layout)
+            # Of what is sent twice at once the second copy has a file of its own.
+            more = size if id_ in coming else max(size, parts.pop(id_, 0)) - packs.get(id_, 0)
+            left = [here for part, here in parts.items() if part not in coming]
+            used = sum((*packs.values(), *left, *(other.size for other in others)))
+            if used + more > limit and id_ in coming:
+                msg = f"these bytes come over another connection already, and {repository} has no room for them twice"
+                raise LockedError(msg)
+            if used + more > limit:
                 msg = f"{repository} has a quota of {limit} bytes and uses {used}; {size} more do not fit"
                 raise OutOfSpaceError(msg)
-            kept = Reservation(self, repository, id_, size)
+            kept = Reservation(self, repository, id_, max(0, more))
             self._reserved.setdefault(repository, []).append(kept)
             return kept
 

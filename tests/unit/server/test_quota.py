@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shardfs.errors import OutOfSpaceError
+from shardfs.errors import LockedError, OutOfSpaceError
 from shardfs.formats.ids import chunk_id
 from shardfs.server.folder import ServerFolder
 from shardfs.server.quota import Quotas
@@ -44,14 +45,21 @@ def test_room_is_kept_while_something_is_sent(store: Store) -> None:
         pass
 
 
-def test_what_is_here_or_on_its_way_needs_no_room(store: Store) -> None:
+def test_what_is_here_needs_no_room_but_for_what_it_has_more(store: Store) -> None:
+    ((pack_id, size),) = store.index.packs().items()
+    quotas = Quotas(lambda _: used(store) + 10)
+    with quotas.reserve("demo", store, pack_id, size), quotas.reserve("demo", store, b"b" * 32, 10):
+        pass
+    with pytest.raises(OutOfSpaceError):
+        quotas.reserve("demo", store, pack_id, size + 11)
+
+
+def test_what_is_on_its_way_twice_takes_room_twice(store: Store) -> None:
     (pack_id,) = store.index.packs()
     quotas = Quotas(lambda _: used(store) + 10)
-    with quotas.reserve("demo", store, pack_id, 1 << 20):
-        with quotas.reserve("demo", store, b"a" * 32, 10), quotas.reserve("demo", store, b"a" * 32, 10):
-            pass
-        with quotas.reserve("demo", store, b"b" * 32, 10):
-            pass
+    for id_, size in ((b"a" * 32, 10), (pack_id, store.index.packs()[pack_id])):
+        with quotas.reserve("demo", store, id_, size), pytest.raises(LockedError, match="come over another connection"):
+            quotas.reserve("demo", store, id_, size)
 
 
 def test_unfinished_uploads_count(store: Store) -> None:
@@ -63,6 +71,35 @@ def test_unfinished_uploads_count(store: Store) -> None:
         quotas.reserve("demo", store, b"b" * 32, 31)
     with quotas.reserve("demo", store, b"a" * 32, 100):  # the rest of it comes
         pass
+    with quotas.reserve("demo", store, b"a" * 32, 1), pytest.raises(OutOfSpaceError, match="31 more do not fit"):
+        quotas.reserve("demo", store, b"b" * 32, 31)  # what came is not gone because less is said to come
+
+
+def test_unfinished_uploads_of_what_is_here_count(store: Store) -> None:
+    (pack_id,) = store.index.packs()
+    quotas = Quotas(lambda _: used(store) + 100)
+    (store.layout.tmp / f"part-{pack_id.hex()}").write_bytes(bytes(70))
+    with pytest.raises(OutOfSpaceError, match="31 more do not fit"):
+        quotas.reserve("demo", store, b"b" * 32, 31)
+
+
+@pytest.mark.network
+def test_what_nobody_went_on_with_for_a_day_takes_no_room(tmp_path: Path) -> None:
+    source, _ = make_store(tmp_path / "source", 1)
+    ((pack_id, size),) = source.index.packs().items()
+    data = source.layout.pack(pack_id).read_bytes()
+    source.close()
+    demo = Store.create(tmp_path / "root/demo")
+    left = demo.layout.tmp / f"part-{b'a'.hex() * 32}"
+    demo.close()
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(bytes(size))
+    os.utime(left, (time.time() - 25 * 3600,) * 2)
+    folder = ServerFolder(tmp_path / "root")
+    folder.make()
+    folder.config.write_text(f"[default]\nquota = {size}\n")
+    with serving(tmp_path / "root") as server:
+        assert ask(server.url, "PUT", f"/demo/packs/{pack_id.hex()}", data).status == 201
 
 
 def test_repositories_have_room_each(store: Store, tmp_path: Path) -> None:
