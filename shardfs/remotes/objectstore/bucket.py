@@ -29,7 +29,8 @@ PART_SIZE: Final = 8 << 20  # bytes of a part of an upload; the smallest that S3
 _PARTS_AT_ONCE: Final = 4  # so an upload takes at most 40 MiB of memory
 _CONNECT_S: Final = 10.0
 _IDLE_S: Final = 15.0  # until the answer begins, and between two pieces of it
-_SHORT: Final = 64 << 10  # bytes that are sent before a wait for the answer would be noticed
+_LEAST_S: Final = 0.25
+_LEAST_SPEED: Final = 8 << 10  # bytes per second of what is sent; the same as of connections of ours
 _LONGEST_S: Final = 600.0  # for one request: 8 MiB at 14 KB/s
 
 
@@ -63,9 +64,9 @@ class Bucket:
         self._make = make_store
         self._idle_s = min(_IDLE_S, deadline_s)
         self._connect_s = min(_CONNECT_S, deadline_s)
-        self._stores: dict[float | None, ObjectStore] = {}
+        self._stores: dict[float, ObjectStore] = {}
         self._guard = threading.Lock()
-        self._store(self._idle_s)  # a place that cannot be named is an error now
+        self._store()  # a place that cannot be named is an error now
 
     def get(self, name: str, limit: int) -> bytes | None:
         """The content of an object; None when there is none.
@@ -75,7 +76,7 @@ class Bucket:
         """
         with self._errors(f"GET {name}"):
             try:
-                result = obstore.get(self._quick(), name)
+                result = obstore.get(self._store(), name)
             except FileNotFoundError as error:
                 self._check_bucket(error)
                 return None
@@ -92,7 +93,7 @@ class Bucket:
         """
         with self._errors(f"GET {name}"):
             try:
-                return bytes(obstore.get_range(self._quick(), name, start=offset, length=length))
+                return bytes(obstore.get_range(self._store(), name, start=offset, length=length))
             except FileNotFoundError as error:
                 self._check_bucket(error)
                 return None
@@ -105,7 +106,7 @@ class Bucket:
         """
         with self._errors(f"HEAD {name}"):
             try:
-                return obstore.head(self._quick(), name)["size"]
+                return obstore.head(self._store(), name)["size"]
             except FileNotFoundError:
                 return None
 
@@ -116,7 +117,7 @@ class Bucket:
             RemoteError: by the store.
         """
         with self._errors(f"LIST {prefix}"):
-            pages = obstore.list(self._quick(), prefix)
+            pages = obstore.list(self._store(), prefix)
             return [Listed(found["path"], found["size"], found["e_tag"]) for page in pages for found in page]
 
     def create(self, name: str, data: bytes) -> bool:
@@ -128,7 +129,7 @@ class Bucket:
         with self._errors(f"PUT {name}"):
             try:
                 obstore.put(
-                    self._for(data), name, data, mode="create", attributes=_attributes(name), use_multipart=False
+                    self._store(len(data)), name, data, mode="create", attributes=_attributes(name), use_multipart=False
                 )
             except AlreadyExistsError:
                 return False
@@ -145,7 +146,7 @@ class Bucket:
             RemoteError: by the store.
         """
         with self._errors(f"PUT {name}"):
-            obstore.put(self._for(data), name, data, attributes=_attributes(name), use_multipart=False)
+            obstore.put(self._store(len(data)), name, data, attributes=_attributes(name), use_multipart=False)
 
     def put_file(self, name: str, path: Path) -> None:
         """Make or replace an object by a file, in parts when it is long; it appears whole or not at all.
@@ -155,7 +156,7 @@ class Bucket:
         """
         with path.open("rb") as file, self._errors(f"PUT {name}"):
             obstore.put(
-                self._store(None),
+                self._store(PART_SIZE),
                 name,
                 _parts(file),
                 attributes=_attributes(name),
@@ -170,28 +171,22 @@ class Bucket:
             RemoteError: by the store.
         """
         with self._errors(f"DELETE {names[0]}"):
-            obstore.delete(self._quick(), names)
+            obstore.delete(self._store(), names)
 
-    def _for(self, data: bytes) -> ObjectStore:
-        return self._quick() if len(data) <= _SHORT else self._store(None)
-
-    def _quick(self) -> ObjectStore:
-        """The store for requests that send little: each wait for the other side is short."""
-        left = deadline.remaining()
-        if left >= self._idle_s:
-            return self._store(self._idle_s)
-        return self._store(2.0 ** math.ceil(math.log2(max(left, 0.25))))  # a few stores for all deadlines
-
-    def _store(self, idle_s: float | None) -> ObjectStore:
-        """The store whose answers begin after, and go on every, `idle_s` seconds; None: uploads, which take long."""
+    def _store(self, sent: int = 0) -> ObjectStore:
+        """The store for requests that send so many bytes: it waits for the other side no longer than that takes."""
+        wait_s = min(deadline.remaining(), self._idle_s) + sent / _LEAST_SPEED
+        wait_s = 2.0 ** math.ceil(math.log2(max(wait_s, _LEAST_S)))  # a few stores for all waits
         with self._guard:
-            if idle_s not in self._stores:
-                connect_s = self._connect_s if idle_s is None else min(self._connect_s, idle_s)
-                options: ClientConfig = {"connect_timeout": _span(connect_s), "timeout": _span(_LONGEST_S)}
-                if idle_s is not None:
-                    options["read_timeout"] = _span(idle_s)
-                self._stores[idle_s] = self._make(options)
-            return self._stores[idle_s]
+            if wait_s not in self._stores:
+                self._stores[wait_s] = self._make(
+                    {
+                        "connect_timeout": _span(min(self._connect_s, wait_s)),
+                        "read_timeout": _span(wait_s),
+                        "timeout": _span(_LONGEST_S),
+                    }
+                )
+            return self._stores[wait_s]
 
     def _check_bucket(self, error: FileNotFoundError) -> None:
         if is_no_bucket(error):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,10 @@ from shardfs.errors import (
 from shardfs.formats.ids import PackId
 from shardfs.remotes import deadline
 from shardfs.remotes.base import Remote
+from shardfs.remotes.objectstore import bucket as bucket_module
 from shardfs.remotes.objectstore.places import open_object_store
-from tests.s3server import SECRET, Answer, S3Server, error
+from shardfs.store.packs import hash_file
+from tests.s3server import SECRET, Answer, Request, S3Server, error
 
 PACK = PackId(b"\1" * 32)
 
@@ -138,3 +141,22 @@ def test_waits_end_with_the_limit_of_the_thread(monkeypatch: pytest.MonkeyPatch)
         with deadline.limit(0.2), pytest.raises(RemoteTimeoutError):
             place().refs()
         assert os.times().elapsed - before < 10  # not the 15 s that it would wait by itself
+
+
+@pytest.mark.timeout(60)
+def test_a_store_that_falls_silent_under_an_upload(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait fits what is sent; it would be ten minutes, as long as the longest part may take."""
+    monkeypatch.setattr(bucket_module, "_LEAST_SPEED", 4 << 20)
+    path, released = tmp_path / "pack", threading.Event()
+    path.write_bytes(bytes(1 << 20))
+
+    def judge(request: Request) -> None:
+        if request.method == "PUT" and "/packs/" in request.path:
+            released.wait()
+
+    server.judge = judge
+    with pytest.raises(RemoteTimeoutError, match="no answer in time"):
+        place(0.5).put_pack(path, hash_file(path))
+    released.set()
