@@ -169,7 +169,7 @@ def _copy(store: Store, reader: Reader, far: list[Location], tell: Callable[[int
     size = done = 0
 
     def load(chunk: ChunkRef) -> tuple[ChunkRef, Encoded]:
-        return chunk, reader.payload(Kind.CHUNK, chunk.id)[0]
+        return chunk, reader.payload(Kind.CHUNK, chunk.id, is_exact=True)[0]
 
     coming = _announced(reader, refs)
     with closing(in_order(load, coming, threads=THREADS, ahead=AHEAD_BYTES, size=lambda c: c.size)) as arriving:

@@ -191,13 +191,18 @@ class Reader:
         """
         return self._flights.run(id_, lambda: self._load(Search(kind, id_, None)), self._deadline_s)
 
-    def payload(self, kind: Kind, id_: bytes) -> tuple[Encoded, bytes]:
+    def payload(self, kind: Kind, id_: bytes, *, is_exact: bool = False) -> tuple[Encoded, bytes]:
         """The best good copy of an id as it is stored, and its plaintext: for copies from pack to pack.
+
+        Args:
+            kind: of the id.
+            id_: which.
+            is_exact: ask a remote rather than take plaintext from the cache, which is several times as large.
 
         Raises:
             NotFoundError, IntegrityError, RemoteError: as `chunk` and `object`.
         """
-        search = Search(kind, id_, None, as_stored=True)
+        search = Search(kind, id_, None, as_stored=True, is_exact=is_exact)
         plaintext = self._from_anywhere(search)
         if plaintext is None or search.encoded is None:
             raise search.error()
@@ -281,10 +286,13 @@ class Reader:
         far = [c for c in known if c.place != LOCAL]
         if data is None and (coming := [c for c in far if self._payloads.has(c)]):
             data = self._from_remotes(search, coming)
+        most = max((c.entry.stored_size for c in far), default=None) if search.is_exact else None
         if data is None:
-            data = self._from_cache(search)
+            data = self._from_cache(search, most)
         if data is None:
             data = self._from_remotes(search, far)
+        if data is None and most is not None:
+            data = self._from_cache(search)
         if data is None and not here and search.remote_error is None and self._reconcile(search):
             data = self._from_packs(search, self._local(search))
         return data
@@ -312,10 +320,13 @@ class Reader:
                 return data
         return None
 
-    def _from_cache(self, search: Search) -> bytes | None:
+    def _from_cache(self, search: Search, most: int | None = None) -> bytes | None:
+        """From the cache, if it has a payload of no more than `most` bytes."""
         if self._cache is None or (found := self._cache.get(search.id)) is None:
             return None
         size = len(found.payload)
+        if most is not None and size > most:
+            return None
         entry = Entry(search.id, search.kind, found.codec, 0, size, found.raw_size, found.bases)
         try:
             if reason := copies.describes(entry, search.kind, search.raw_size):

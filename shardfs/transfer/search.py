@@ -23,6 +23,7 @@ class Search:
     Attributes:
         above: the search for a chunk that needs this one as its base.
         as_stored: whether the payload matters too: packs before a cache that may hold plaintext.
+        is_exact: whether remotes come before it, too.
         is_tied: whether it may have failed because of what is above it.
         base_error: of the last base that could not be read.
         encoded: the good copy.
@@ -36,10 +37,11 @@ class Search:
         above: Search | None = None,
         *,
         as_stored: bool = False,
+        is_exact: bool = False,
     ) -> None:
         self.kind, self.id, self.raw_size = kind, id_, raw_size
         self.above = above
-        self.as_stored = as_stored
+        self.as_stored, self.is_exact = as_stored, is_exact
         self.trail: tuple[bytes, ...] = (*above.trail, id_) if above else (id_,)
         self.lost: Lost = above.lost if above else Lost()
         self.is_tied = False

@@ -214,7 +214,7 @@ class _Payloads:
         entry = copy.entry
         if not alone and (path := self._sound_pack(copy)) is not None:
             return Encoded(entry.codec, packs.read_payload(path, entry), entry.bases)
-        encoded, plaintext = self._reader.payload(entry.kind, entry.id)
+        encoded, plaintext = self._reader.payload(entry.kind, entry.id, is_exact=True)
         # Another copy than the one that was planned may have bases that the other side does not have.
         if alone or not set(encoded.bases) <= set(entry.bases):
             encoded = registry.encode(plaintext, registry.dtype_of(encoded))

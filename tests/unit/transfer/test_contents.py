@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 import shardfs
 from shardfs.errors import OutOfSpaceError, RemoteOfflineError
+from shardfs.formats.ids import ChunkId
 from shardfs.repository import Repository
 from shardfs.transfer import contents
 from tests.stores import flip
@@ -70,6 +71,14 @@ def test_what_is_kept_needs_nothing_from_elsewhere(
     with _offline(clone, monkeypatch, tmp_path) as repo:
         assert repo.read("HEAD:model.safetensors").read() == _model(VERSIONS - 1)
         assert repo.verify().problems == []
+
+
+def test_plaintext_in_the_cache_is_not_what_is_kept(clone: Repository) -> None:
+    planned = clone.plan_fetch("origin", [("HEAD", "")])
+    for chunk in clone._picked("HEAD", "", None).chunks.values():
+        clone.chunks.remember(ChunkId(chunk.id), clone.chunks.chunk(chunk.id, chunk.size))
+    report = clone.fetch("origin", [("HEAD", "")])
+    assert (report.kept, report.kept_bytes) == (planned.contents, planned.contents_bytes)
 
 
 def test_one_tensor_of_one_version(clone: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
