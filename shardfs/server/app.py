@@ -128,6 +128,7 @@ def assemble(
     app = web.Application(middlewares=middlewares)
     app[TRAFFIC] = traffic
     app.cleanup_ctx.append(stop)
+    app.on_response_prepare.append(_name)
     app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_not_yet)
     return app
 
@@ -162,6 +163,11 @@ def _metrics(traffic: Traffic, rules: Access, request: web.Request) -> web.Respo
 
 def _openapi(_request: web.Request) -> web.Response:
     return web.Response(body=Path(__file__).with_name("openapi.yaml").read_bytes(), content_type="application/yaml")
+
+
+async def _name(_request: web.Request, response: web.StreamResponse) -> None:
+    """Say what this is, and not which versions of what."""
+    response.headers["Server"] = "shardfs"
 
 
 async def _not_yet(_request: web.Request) -> None:

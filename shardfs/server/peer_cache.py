@@ -7,6 +7,7 @@ that a remote can be.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ from shardfs.errors import (
     RemoteError,
     RemoteTimeoutError,
     RemoteUnavailableError,
+    ShardfsError,
 )
 from shardfs.formats import pack as pack_format
 from shardfs.formats import ref as ref_format
@@ -43,6 +45,8 @@ from shardfs.server.peer_listings import Listing, Listings
 from shardfs.server.receiving import read_small
 from shardfs.server.routes import Target
 from shardfs.store.cache import Cache
+
+_log = logging.getLogger(__name__)
 
 _PART: Final = 4 << 20  # bytes of an answer in memory at a time
 _MAX_OPEN: Final = 64  # repositories of the other place to which there is a connection
@@ -208,9 +212,15 @@ class PeerHandlers:
         is_doubted = "no-cache" in request.headers.get("Cache-Control", "").lower()
         for begin in range(start, end, _PART):
             size = min(_PART, end - begin)
-            data = await self._run(self._peer.read, target.repository, pack, begin, size, is_doubted=is_doubted)
-            if begin == start:  # failures until now have a status of their own
-                await answer.prepare(request)
+            try:
+                data = await self._run(self._peer.read, target.repository, pack, begin, size, is_doubted=is_doubted)
+            except ShardfsError as error:
+                if begin == start:
+                    raise
+                # In the middle of a body only the end of the connection says that no more comes.
+                _log.warning("an answer was cut short: %s", error)
+                raise ConnectionResetError from error
+            await answer.prepare(request)
             await answer.write(data)
         await answer.write_eof()
         return answer

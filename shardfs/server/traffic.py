@@ -162,7 +162,6 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     traffic.begin()
     try:
         response = await handler(request)
-        response.headers["Server"] = "shardfs"  # and not which versions of what
         try:
             await response.prepare(request)
             await response.write_eof()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import subprocess
 import sys
@@ -29,10 +30,12 @@ from tests import stores
 from tests.peers import command, sent_bytes
 from tests.serving import Server
 from tests.stores import noise
+from tests.unit.server.byhand import ask
 
 pytestmark = pytest.mark.network
 
 SIZE = 150_000
+FIRST = 4 << 20  # bytes of a body that a cache sends at a time
 DATA = [noise(i, SIZE) for i in range(40)]
 IDS = [chunk_id(data) for data in DATA]
 
@@ -237,3 +240,19 @@ def test_proxies_do_not_keep_what_needs_a_token(network: Network) -> None:
         with urllib.request.urlopen(request) as answer:
             assert answer.read() == pack.read_bytes()
             assert answer.headers["Cache-Control"].startswith("private")
+
+
+def test_what_breaks_in_the_middle_of_an_answer_ends_it(network: Network, tmp_path: Path) -> None:
+    with closing(Store(network.root / "demo")) as store, store.batch() as batch:
+        for number in range(40):
+            batch.put(Kind.CHUNK, noise(100 + number, SIZE))
+    pack = max(network.packs(), key=lambda path: path.stat().st_size)
+    assert pack.stat().st_size > FIRST
+    path = f"/demo/packs/{pack.stem[:2]}/{pack.stem}.pack"
+    with network.cache() as cache:
+        first = ask(cache.url, "GET", path, Range=f"bytes=0-{FIRST - 1}")
+        assert first.headers["Server"] == "shardfs"
+        network.upstream.kill()
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            ask(cache.url, "GET", path)
+    assert caught.value.partial == first.body == pack.read_bytes()[:FIRST]
