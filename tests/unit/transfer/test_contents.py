@@ -73,10 +73,11 @@ def test_what_is_kept_needs_nothing_from_elsewhere(
         assert repo.verify().problems == []
 
 
-def test_plaintext_in_the_cache_is_not_what_is_kept(clone: Repository) -> None:
+def test_plaintext_in_the_cache_is_not_what_is_kept(origin: Path, clone: Repository) -> None:
     planned = clone.plan_fetch("origin", [("HEAD", "")])
-    for chunk in clone._picked("HEAD", "", None).chunks.values():
-        clone.chunks.remember(ChunkId(chunk.id), clone.chunks.chunk(chunk.id, chunk.size))
+    with Repository(origin) as repo:
+        for chunk in clone._picked("HEAD", "", None).chunks.values():
+            clone.chunks.remember(ChunkId(chunk.id), repo.chunks.chunk(ChunkId(chunk.id), chunk.size))
     report = clone.fetch("origin", [("HEAD", "")])
     assert (report.kept, report.kept_bytes) == (planned.contents, planned.contents_bytes)
 
