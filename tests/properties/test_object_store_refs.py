@@ -6,7 +6,7 @@ Whoever is told that a ref moved must have moved it, once, from the state that w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
-from shardfs.errors import RefChangedError, RemoteUnavailableError
+from shardfs.errors import RefChangedError, RemoteTimeoutError, RemoteUnavailableError
 from shardfs.formats.ids import CommitId
 from shardfs.formats.refstate import FIRST_ID, RefState, state_number
 from shardfs.remotes.objectstore import remote as remote_module
 from shardfs.remotes.objectstore import states as states_module
 from shardfs.remotes.objectstore.bucket import Bucket, Listed
 from shardfs.remotes.objectstore.remote import ObjectStoreRemote
+from shardfs.remotes.retry import RetryingRemote
 
 WRITERS = 4
 BRANCHES = ["refs/heads/main", "refs/heads/main", "refs/heads/main", "refs/heads/other"]
@@ -85,10 +86,13 @@ class Turns:
 class Watched(Bucket):
     """A bucket that writes down which states were ever in force, and whose requests wait for their turn."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, silent: Collection[int]) -> None:
+        """`silent`: objects that are made without an answer, by how many were made before."""
         store = MemoryStore()
         super().__init__(lambda _: store, "memory:", 30)
         self._turns = turns
+        self._silent = silent
+        self._made = 0
         self.in_force: list[RefState] = []
 
     def get(self, name: str, limit: int) -> bytes | None:
@@ -105,6 +109,11 @@ class Watched(Bucket):
         number = state_number(name.removeprefix("refs/"))
         if made and number is not None and (not self.in_force or number > self.in_force[-1].number):
             self.in_force.append(RefState.from_bytes(data))
+        if number:
+            self._made += 1
+            if self._made in self._silent:
+                msg = "no answer in time"
+                raise RemoteTimeoutError(msg)
         return made
 
     def put(self, name: str, data: bytes) -> None:
@@ -135,27 +144,33 @@ def commit(writer: int, step: int) -> CommitId:
 RUNS = st.lists(st.tuples(st.integers(0, WRITERS - 1), st.integers(1, 40)), max_size=20)
 
 
-@given(runs=RUNS)
-def test_who_is_told_that_a_ref_moved_moved_it(runs: list[tuple[int, int]]) -> None:
+@given(runs=RUNS, silent=st.sets(st.integers(0, 20)), gives_up=st.sets(st.integers(0, WRITERS - 1)))
+def test_who_is_told_that_a_ref_moved_moved_it(
+    runs: list[tuple[int, int]], silent: set[int], gives_up: set[int]
+) -> None:
+    """Some get no answer: they ask again, as `RetryingRemote` does, or are killed there."""
     order = [writer for writer, requests in runs for _ in range(requests)]
     turns = Turns()
-    bucket = Watched(turns)
+    bucket = Watched(turns, silent)
     done: dict[CommitId, bool] = {}
 
     def work(writer: int) -> None:
-        place = ObjectStoreRemote(bucket)
+        web = ObjectStoreRemote(bucket)
+        place = web if writer in gives_up else RetryingRemote(web, sleep=lambda _: None)
         for step in range(3):
             new, name = commit(writer, step), BRANCHES[writer]
             try:
-                state = place._states.newest()
+                state = web._states.newest()
                 place.update_ref(name, None if state is None else state.refs.get(name), new)
                 done[new] = True
             except (RefChangedError, RemoteUnavailableError):
                 done[new] = False
+            except RemoteTimeoutError:
+                return
 
     with hurried():
         turns.run(order, [lambda n=n: work(n) for n in range(WRITERS)])  # type: ignore[misc]
-    assert len(done) == WRITERS * 3
+    assert len(done) == WRITERS * 3 or gives_up
     states = bucket.in_force
     assert states[0] == RefState(0, FIRST_ID, None)
     for before, after in pairwise(states):
@@ -166,7 +181,10 @@ def test_who_is_told_that_a_ref_moved_moved_it(runs: list[tuple[int, int]]) -> N
     assert {c for c, told in done.items() if told} <= set(moved)
     final = ObjectStoreRemote(bucket)
     assert final.refs().refs == states[-1].refs
-    # The listing is that of the last state: whoever wrote last has compared last.
+    # The listing is that of the last state: whoever wrote last has compared last. Who was killed leaves it to the next.
+    if gives_up & {c[0] for c in set(moved) - done.keys()}:
+        name, tip = next(iter(states[-1].refs.items()))
+        final.update_ref(name, tip, tip)
     published = Bucket.get(bucket, "info/refs", 1 << 20)
     assert published is not None
     assert RefState.from_bytes(published) == states[-1]

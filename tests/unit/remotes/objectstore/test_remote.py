@@ -147,6 +147,28 @@ def test_a_store_is_tried_out_once(server: S3Server) -> None:
     assert not any("/race-" in request.path for request in server.asked)
 
 
+def test_a_machine_that_starts_threads_late_tries_all_the_same(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "_START_S", 0.0)
+    remote = open_remote("s3://bucket/demo")
+    remote.update_ref(MAIN, None, A)
+    assert remote.refs().refs == {MAIN: A}
+
+
+def test_trying_out_that_fails_leaves_nothing(server: S3Server) -> None:
+    tried = [0]
+
+    def judge(request: Request) -> Answer | None:
+        tried[0] += "/race-" in request.path and request.method == "PUT"
+        return error(403, "AccessDenied") if tried[0] == 3 else None
+
+    server.judge = judge
+    with pytest.raises(RemoteDeniedError, match="may not"):
+        open_remote("s3://bucket/demo").update_ref(MAIN, None, A)
+    assert any(request.method == "POST" and b"/race-" in request.body for request in server.asked)
+
+
 def test_what_other_tools_published_is_read_and_goes_on(bucket: Bucket, remote: ObjectStoreRemote) -> None:
     bucket.put("info/refs", ref_format.refs_to_bytes(MAIN, {MAIN: A}))
     assert remote.refs() == (MAIN, {MAIN: A})
