@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from fnmatch import fnmatchcase
@@ -10,7 +9,7 @@ from typing import Final, NamedTuple
 
 from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
-from shardfs.errors import OutOfSpaceError, PathNotFoundError
+from shardfs.errors import PathNotFoundError
 from shardfs.formats.ids import ChunkId, Kind
 from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.tree import FileEntry
@@ -24,6 +23,7 @@ from shardfs.store.store import Store
 from shardfs.tensors import Detector
 from shardfs.transfer.parallel import in_order
 from shardfs.transfer.reader import Reader
+from shardfs.transfer.scratch import check_room
 
 THREADS: Final = 8  # chunks that are read at the same time
 AHEAD_BYTES: Final = 32 << 20  # of plaintext that waits for its turn
@@ -115,7 +115,7 @@ def keep(store: Store, reader: Reader, ids: Iterable[bytes], progress: Progress)
         if not far:
             break
         total = sum(copy.entry.stored_size for copy in far)
-        _check_room(store, total)
+        check_room(store.layout, total)
 
         def tell(done: int, before: int = size, total: int = total) -> None:
             progress(before + done, before + total, "copying")
@@ -189,10 +189,3 @@ def _store(store: Store, items: list[tuple[ChunkRef, Encoded]]) -> None:
     with store.batch("fetch") as batch:
         for chunk, encoded in items:
             batch.put_encoded(Kind.CHUNK, chunk.id, encoded, chunk.size)
-
-
-def _check_room(store: Store, needed: int) -> None:
-    free = shutil.disk_usage(store.layout.root).free
-    if needed > free:
-        msg = f"{needed} bytes are needed in {store.layout.root} and {free} are free; free some space"
-        raise OutOfSpaceError(msg)

@@ -21,7 +21,7 @@ from shardfs.store import atomic, packs
 from shardfs.store.layout import Layout
 from shardfs.store.store import Store
 from shardfs.transfer.parallel import in_order
-from shardfs.transfer.scratch import scratch
+from shardfs.transfer.scratch import check_room, scratch
 
 _RANGE: Final = 8 << 20  # bytes of one request
 _PARALLEL: Final = 8  # requests at once; hides the delay of a link, below what servers object to
@@ -64,8 +64,10 @@ def download(
 
     Raises:
         RemoteProtocolError: what came is not that pack. RemoteError: by the last source of a pack.
-        LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+        OutOfSpaceError: they do not fit on the disk; nothing was asked for.
+        LockedError, ReadOnlyError, StoreError: by the disk.
     """
+    check_room(store.layout, sum(pack.size for pack in wanted))
     with scratch(store.layout, "fetch") as folder:
         waiting: list[tuple[Path, PackSize]] = []
         try:

@@ -15,6 +15,7 @@ import shardfs
 from shardfs.errors import OutOfSpaceError, RemoteOfflineError
 from shardfs.formats.ids import ChunkId
 from shardfs.repository import Repository
+from shardfs.store.index import LOCAL
 from shardfs.transfer import contents
 from tests.stores import flip
 
@@ -127,6 +128,10 @@ def test_what_does_not_fit_is_refused_before_it_comes(clone: Repository, monkeyp
     with pytest.raises(OutOfSpaceError, match="are needed in"):
         clone.fetch("origin", [("HEAD", "")])
     assert clone.chunks.traffic.bytes == 0
+    here = clone.store.index.packs(LOCAL)
+    with pytest.raises(OutOfSpaceError, match="are needed in"):
+        clone.fetch("origin", full=True)
+    assert clone.store.index.packs(LOCAL) == here
 
 
 def test_a_remote_that_is_renamed_is_still_read(clone: Repository) -> None:
