@@ -7,14 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from shardfs import config, discovery
-from shardfs.errors import AlreadyExistsError, RefNotFoundError, RemoteError
+from shardfs.errors import AlreadyExistsError, RefNotFoundError, RemoteError, ShardfsError, StoreError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
 from shardfs.progress import Progress
 from shardfs.repository import Repository
@@ -62,13 +62,19 @@ def clone(
         try:
             _first_fetch(repo, url, wanted, progress)
         except BaseException as error:
-            may_go_on = isinstance(error, RemoteError | KeyboardInterrupt) and bool(repo.store.index.packs(LOCAL))
+            may_go_on = isinstance(error, RemoteError | StoreError | KeyboardInterrupt) and _has_packs(repo)
             repo.close()
             if not may_go_on:
                 shutil.rmtree(store if existed else path, ignore_errors=True)
             raise
         repo.close()
     return Repository(store)
+
+
+def _has_packs(repo: Repository) -> bool:
+    with suppress(ShardfsError):
+        return bool(repo.store.index.packs(LOCAL))
+    return False
 
 
 class _Wanted:

@@ -20,6 +20,7 @@ from shardfs.errors import (
     LocalChangesError,
     NotFastForwardError,
     NothingToCommitError,
+    OutOfSpaceError,
     PathNotFoundError,
     ReadOnlyError,
     RefNotFoundError,
@@ -508,7 +509,7 @@ def test_a_failed_clone_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize("cause", [KeyboardInterrupt(), RemoteUnavailableError("broken line")])
+@pytest.mark.parametrize("cause", [KeyboardInterrupt(), RemoteUnavailableError("broken line"), OutOfSpaceError("full")])
 def test_an_interrupted_clone_goes_on(
     cause: BaseException, repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
