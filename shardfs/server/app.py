@@ -128,7 +128,7 @@ def assemble(
     app = web.Application(middlewares=middlewares)
     app[TRAFFIC] = traffic
     app.cleanup_ctx.append(stop)
-    app.on_response_prepare.append(_name)
+    app.on_response_prepare.append(_finish_head)
     app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_not_yet)
     return app
 
@@ -165,9 +165,11 @@ def _openapi(_request: web.Request) -> web.Response:
     return web.Response(body=Path(__file__).with_name("openapi.yaml").read_bytes(), content_type="application/yaml")
 
 
-async def _name(_request: web.Request, response: web.StreamResponse) -> None:
-    """Say what this is, and not which versions of what."""
+async def _finish_head(_request: web.Request, response: web.StreamResponse) -> None:
+    """Say what this is, not which versions of what, and that no cache keeps a failure: it is over when it is over."""
     response.headers["Server"] = "shardfs"
+    if response.status >= 400:
+        response.headers["Cache-Control"] = "no-store"
 
 
 async def _not_yet(_request: web.Request) -> None:

@@ -104,7 +104,7 @@ class Handlers:
             await self.run(self._repositories.store, target.repository)
         path = layout.info_refs if target.listing == "refs" else layout.info_packs
         headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
-        return web.FileResponse(path, headers=headers)
+        return _StoredFile(path, headers=headers)
 
     async def get_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
         """A pack or a range of it, by sendfile."""
@@ -118,7 +118,7 @@ class Handlers:
                     return web.Response(status=404, headers={"Upload-Offset": str(offset)})
             raise
         headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
-        return web.FileResponse(path, chunk_size=1 << 20, headers=headers)
+        return _StoredFile(path, chunk_size=1 << 20, headers=headers)
 
     async def get_pack_table(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """Table and trailer of a pack."""
@@ -205,6 +205,13 @@ class Handlers:
         with await self.run(self._quotas.reserve, target.repository, store, target.id, len(body)):
             await self.run(_store_plaintext, store, target.id, kind, body)
         return web.json_response({"id": target.id.hex(), "size": len(body)}, status=201)
+
+
+class _StoredFile(web.FileResponse):
+    """A file that was there a moment ago. That it cannot be opened, most often for want of descriptors, is no 404."""
+
+    def set_status(self, status: int, reason: str | None = None) -> None:
+        super().set_status(503 if status in (403, 404) else status, reason)
 
 
 def _expected(request: web.Request) -> CommitId | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,6 +39,28 @@ def test_listings(hosted: Hosted) -> None:
     assert refs_from_bytes(answer.body) == (MAIN, {MAIN: hosted.commits[-1]})
     listed = packs_from_bytes(ask(hosted.url, "GET", "/demo/info/packs").body)
     assert {p.id.hex(): p.size for p in listed} == {name: len(data) for name, data in hosted.packs.items()}
+
+
+def test_failures_are_kept_by_no_cache(hosted: Hosted) -> None:
+    [name, *_] = hosted.packs
+    missing = ask(hosted.url, "GET", pack_path("0" * 64))
+    past = ask(hosted.url, "GET", pack_path(name), Range=f"bytes={1 << 40}-")
+    assert (missing.status, past.status) == (404, 416)
+    assert missing.headers["Cache-Control"] == past.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("listing", ["refs", "packs"])
+def test_a_file_that_cannot_be_opened_is_not_gone(tmp_path: Path, listing: str) -> None:
+    make_store(tmp_path / "demo", 1)[0].close()
+    with serving(tmp_path) as server, closing(HTTPConnection(urlsplit(server.url).netloc, timeout=20)) as client:
+        statuses = []
+        for limit in (1000, 3, 1000):  # descriptors that are open already stay so
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, 4096))
+            client.request("GET", f"/demo/info/{listing}")
+            response = client.getresponse()
+            response.read()
+            statuses.append(response.status)
+    assert statuses == [200, 503, 200]
 
 
 def test_packs_and_ranges(hosted: Hosted) -> None:
