@@ -76,7 +76,7 @@ _OPTIONS: Final = (
         default=64,
         show_default=True,
         metavar="N",
-        help="Most packs that are received at the same time.",
+        help="Most packs that are received at the same time, and most questions for ids.",
     ),
     click.option(
         "--head-timeout",

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -115,7 +115,7 @@ def assemble(
             raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
         _let_in(request, target, rules, traffic)
         begin(request, target)
-        with traffic.uploads.hold() if (request.method, target.endpoint) in _UPLOADS else nullcontext():
+        with _place(traffic, request.method, target.endpoint):
             await _go_on(request)
             return keep_private(request, await handler(request, target))
 
@@ -131,6 +131,13 @@ def assemble(
     app.on_response_prepare.append(_finish_head)
     app.router.add_route("*", "/{path:.*}", dispatch, expect_handler=_not_yet)
     return app
+
+
+def _place(traffic: Traffic, method: str, endpoint: str) -> AbstractContextManager[None]:
+    """Where a request that has a body of some size is held: bodies take memory and disk."""
+    if (method, endpoint) in _UPLOADS:
+        return traffic.uploads.hold()
+    return traffic.questions.hold() if endpoint == "has" else nullcontext()
 
 
 def _let_in(request: web.Request, target: Target, rules: Access, traffic: Traffic) -> None:

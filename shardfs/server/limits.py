@@ -27,7 +27,7 @@ class Limits:
         connections_per_address: the same from one address; an IPv6 network of 64 bits counts as one.
         rate: requests per second of one token, or of one address without a token; ten seconds' worth may come at once.
         speed: bytes per second that one address may read.
-        uploads: packs, chunks and manifests that are received at the same time.
+        uploads: packs, chunks and manifests that are received at the same time; and as many questions for ids.
         head_s: seconds for the handshake, and for the head of a request from its first byte.
         slow_s: seconds over which `min_speed` is measured.
         min_speed: bytes per second that a client sends of a body, or takes of an answer; slower ones are cut off.
@@ -112,11 +112,13 @@ class Slots:
 
     Args:
         places: how many; 0 for as many as come.
-        refused: counts those who found none, as "uploads".
+        what: the work is, for messages and counts.
+        refused: counts those who found none.
     """
 
-    def __init__(self, places: int, refused: Counter[str]) -> None:
+    def __init__(self, places: int, what: str, refused: Counter[str]) -> None:
         self._places = places or math.inf
+        self._what = what
         self._refused = refused
         self.taken = 0
 
@@ -128,8 +130,8 @@ class Slots:
             web.HTTPServiceUnavailable: all are taken.
         """
         if self.taken >= self._places:
-            self._refused["uploads"] += 1
-            raise web.HTTPServiceUnavailable(text=f"{self.taken} uploads are in progress already; try again")
+            self._refused[self._what] += 1
+            raise web.HTTPServiceUnavailable(text=f"{self.taken} {self._what} are in progress already; try again")
         self.taken += 1
         try:
             yield

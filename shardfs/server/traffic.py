@@ -63,6 +63,7 @@ class Traffic:
     Attributes:
         rates: how often each client may ask.
         uploads: places for what is received.
+        questions: places for lists of ids, which whoever may only read can send: not those of uploads.
         in_progress: requests that are being answered now.
         answered: how many requests were, by endpoint, method and status.
         latency: how long that took, by endpoint.
@@ -76,7 +77,8 @@ class Traffic:
     def __init__(self, limits: Limits) -> None:
         self.rates = Rates(limits.rate)
         self.refused: Counter[str] = Counter()
-        self.uploads = Slots(limits.uploads, self.refused)
+        self.uploads = Slots(limits.uploads, "uploads", self.refused)
+        self.questions = Slots(limits.uploads, "questions", self.refused)
         self.in_progress = 0
         self.answered: Counter[tuple[str, str, int]] = Counter()
         self.latency: dict[str, Latency] = {}

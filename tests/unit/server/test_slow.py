@@ -238,6 +238,19 @@ def test_many_uploads(tmp_path: Path) -> None:
         wait_until(lambda: ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x").status == 201)
 
 
+def test_many_questions(tmp_path: Path) -> None:
+    """They are in memory until they are complete; whoever may only read takes no place of an upload with them."""
+    store, _ = make_store(tmp_path / "demo", 1)
+    store.close()
+    with shardfs_serve(tmp_path, "--max-uploads", "1") as server:
+        with connect(server.url) as first:
+            first.sendall(b"POST /demo/has HTTP/1.1\r\nHost: x\r\nContent-Length: 64\r\n\r\nx")
+            wait_until(lambda: ask(server.url, "POST", "/demo/has", bytes(32)).status == 503)
+            assert count(server.url, "refused_total", limit="questions") >= 1
+            assert ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x").status == 201
+        wait_until(lambda: ask(server.url, "POST", "/demo/has", bytes(32)).status == 200)
+
+
 def test_speed_of_an_address(tmp_path: Path) -> None:
     """Two connections share what their address may have."""
     root = tmp_path / "root"
