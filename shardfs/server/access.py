@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from shardfs.server.attempts import Attempts, neighbourhood
+from shardfs.server.attempts import Attempts
 from shardfs.server.audit import AuditLog
 from shardfs.server.folder import ServerFolder
+from shardfs.server.limits import network
 from shardfs.server.patterns import EVERY
 from shardfs.server.routes import Target
 from shardfs.server.rules import Rules, parse_rules
@@ -160,7 +161,7 @@ class Access:
         if token is not None and not token.is_expired():
             return token
         # Good tokens are let in meanwhile: others may share the address.
-        who = neighbourhood(address)
+        who = network(address)
         wait_s = self._bad_tokens.wait_s(who)
         if wait_s:
             headers = {"Retry-After": str(math.ceil(wait_s))}

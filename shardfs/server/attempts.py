@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -40,12 +39,3 @@ class Attempts:
     def _now(self, key: str) -> float:
         count, since = self._counts.get(key, (0.0, 0.0))
         return max(0.0, count - (self._clock() - since) * self._rate)
-
-
-def neighbourhood(address: str) -> str:
-    """What one party can send from: an IPv4 address, or the network of an IPv6 address, which is handed out whole."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return address if found.version == 4 else str(ipaddress.ip_network((int(found), 64), strict=False))

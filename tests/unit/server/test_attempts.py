@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardfs.server.attempts import Attempts, neighbourhood
+from shardfs.server.attempts import Attempts
 
 
 def test_too_many_wait_and_are_forgotten() -> None:
@@ -29,10 +29,3 @@ def test_memory_is_bounded() -> None:
         attempts.add(str(number))
     assert len(attempts._counts) < 5000
     assert attempts.wait_s("9999") > 0
-
-
-def test_neighbourhoods() -> None:
-    assert neighbourhood("10.0.0.1") != neighbourhood("10.0.0.2")
-    assert neighbourhood("2001:db8::1") == neighbourhood("2001:db8::ffff:2")
-    assert neighbourhood("2001:db8::1") != neighbourhood("2001:db8:0:1::1")
-    assert neighbourhood("unknown") == "unknown"
