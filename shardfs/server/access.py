@@ -39,7 +39,7 @@ RULES: Final = {
 }
 
 _BAD_TOKENS: Final = 10  # of one address in a minute; then it waits
-_REFUSALS: Final = 60  # of one token in a minute that are recorded
+_REFUSALS: Final = 60  # of one token in a minute, or of all that nobody knows, that are recorded
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shardfs"'}
 _FORWARDED: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 _CALLER: Final = "shardfs.caller"
@@ -167,21 +167,25 @@ class Access:
             headers = {"Retry-After": str(math.ceil(wait_s))}
             raise web.HTTPTooManyRequests(text="too many bad tokens from this address", headers=headers)
         self._bad_tokens.add(who)
+        self._record(Caller(address, token, Permission.NONE), 401)
         if token is None:
-            self.audit.write("denied", address=address, status=401)
             raise web.HTTPUnauthorized(text="the token is not known here")
-        self.audit.write("denied", **Caller(address, token, Permission.NONE).fields, status=401)
         raise web.HTTPUnauthorized(text=f"the token {token.name} has expired")
 
     def _refuse(self, caller: Caller, needed: Permission, repository: str) -> None:
         what = needed.name.lower()
         if caller.token is None:
             raise web.HTTPUnauthorized(text=f"this needs a token with the permission {what}")
-        if not self._refusals.wait_s(caller.token.id):
-            self._refusals.add(caller.token.id)
-            self.audit.write("denied", **caller.fields, repository=repository, permission=what, status=403)
+        self._record(caller, 403, repository=repository, permission=what)
         where = "all repositories" if repository == EVERY else repository
         raise web.HTTPForbidden(text=f"the token {caller.token.name} has not the permission {what} for {where}")
+
+    def _record(self, caller: Caller, status: int, **fields: str) -> None:
+        """Write a refusal down, unless there are so many that they would push what was done out of the log."""
+        of = "" if caller.token is None else caller.token.id
+        if not self._refusals.wait_s(of):
+            self._refusals.add(of)
+            self.audit.write("denied", **caller.fields, **fields, status=status)
 
 
 def caller_of(request: web.Request) -> Caller:

@@ -345,6 +345,14 @@ def test_bad_tokens_wait_and_good_ones_do_not(tmp_path: Path) -> None:
     assert sum(record["action"] == "denied" for record in audit(tmp_path)) <= 12
 
 
+def test_bad_tokens_from_everywhere_do_not_fill_the_audit_log(tmp_path: Path) -> None:
+    with serving(tmp_path, "anonymous=NONE", "trust-proxy") as server:
+        for number in range(200):
+            said = {"Authorization": "Bearer x", "X-Forwarded-For": f"2001:db8:0:{number:x}::1"}
+            assert ask(server.url, "GET", "/demo/info/refs", None, **said).status == 401
+    assert 60 <= len(audit(tmp_path)) < 100
+
+
 def test_unreadable_tokens_do_not_count_as_none(tmp_path: Path) -> None:
     folder = ServerFolder(tmp_path)
     folder.make()
