@@ -15,7 +15,6 @@ from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
 from shardfs.transfer.fetch import FetchReport, fetch
 from shardfs.transfer.filters import Filter
-from shardfs.transfer.follow import tracking_name
 
 
 def create(path: Path, url: str, fill: Callable[[Store], object] = lambda _: None) -> None:
@@ -70,20 +69,15 @@ def mirror(
         RemoteError: the store keeps what it had.
     """
     report = fetch(store, remote, wanted=wanted, prune=True, is_mirror=True, progress=progress)
-    # What the remote-tracking branches name was checked; what the remote names by now was not.
-    branches = {name: store.refs.get(tracking_name(remote.name, name)) for name in report.refs if _is_branch(name)}
+    branches = {name: commit for name, commit in report.complete.items() if name.startswith(BRANCHES)}
     with store.lock.hold("fetch"):
         have = store.refs.list(BRANCHES) | store.refs.list(TAGS)
         for name in have.keys() - report.refs.keys():  # first: `a` is in the way of a new `a/b`
             store.refs.move(name, have[name], None, message="mirror")
         for name, commit in branches.items():
-            if commit is not None and commit != have.get(name):
+            if commit != have.get(name):
                 store.refs.move(name, have.get(name), commit, message="mirror")
         head = Head(report.head or BRANCHES + DEFAULT_BRANCH)
         if store.refs.head() != head:
             store.refs.set_head(head)
     return report
-
-
-def _is_branch(name: str) -> bool:
-    return name.startswith(BRANCHES)
