@@ -20,6 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from shardfs.errors import RemoteDeniedError, RemoteError, RemoteProtocolError
 from shardfs.remotes import deadline, meter
 from shardfs.remotes.objectstore.errors import ConditionUnknownError, is_no_bucket, is_unknown_condition, remote_error
+from shardfs.remotes.objectstore.interruptible import interruptible
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -68,6 +69,7 @@ class Bucket:
         self._guard = threading.Lock()
         self._store()  # a place that cannot be named is an error now
 
+    @interruptible
     def get(self, name: str, limit: int) -> bytes | None:
         """The content of an object; None when there is none.
 
@@ -85,6 +87,7 @@ class Bucket:
                 raise RemoteProtocolError(msg)
             return bytes(result.bytes())
 
+    @interruptible
     def get_range(self, name: str, offset: int, length: int) -> bytes | None:
         """Up to `length` bytes of an object from `offset`, less only at its end; None when there is no such object.
 
@@ -98,6 +101,7 @@ class Bucket:
                 self._check_bucket(error)
                 return None
 
+    @interruptible
     def size(self, name: str) -> int | None:
         """The bytes of an object; None when there is none.
 
@@ -110,6 +114,7 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
+    @interruptible
     def list(self, prefix: str) -> list[Listed]:
         """All objects whose names begin with `prefix`, a folder.
 
@@ -120,6 +125,7 @@ class Bucket:
             pages = obstore.list(self._store(), prefix)
             return [Listed(found["path"], found["size"], found["e_tag"]) for page in pages for found in page]
 
+    @interruptible
     def create(self, name: str, data: bytes) -> bool:
         """Make an object if there is none of that name; whether it was made.
 
@@ -139,6 +145,7 @@ class Bucket:
                 raise
             return True
 
+    @interruptible
     def put(self, name: str, data: bytes) -> None:
         """Make or replace an object.
 
@@ -164,6 +171,7 @@ class Bucket:
                 max_concurrency=_PARTS_AT_ONCE,
             )
 
+    @interruptible
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; those that are gone already count as deleted.
 
