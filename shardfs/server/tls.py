@@ -10,7 +10,7 @@ from shardfs.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
-_Stamp = tuple[tuple[int, int, int], ...]
+_Stamp = tuple[tuple[int, int, int], ...] | None
 
 
 class Certificate:
@@ -35,11 +35,11 @@ class Certificate:
 
     def refresh(self, *, force: bool = False) -> None:
         """Read the files again if they changed; one that is no good is logged, and the one in use stays."""
+        stamp = self._look()
+        if stamp == self._stamp and not force:
+            return
+        self._stamp = stamp
         try:
-            stamp = self._look()
-            if stamp == self._stamp and not force:
-                return
-            self._stamp = stamp
             self.context = self._load()
         except UsageError as error:
             _log.warning("%s; the certificate in use stays", error)
@@ -47,18 +47,19 @@ class Certificate:
             _log.info("read the certificate %s again", self._chain)
 
     def _look(self) -> _Stamp:
-        """Changes whenever one of the files does."""
+        """Changes whenever one of the files does; None: one of them cannot be looked at."""
         try:
             found = (self._chain.stat(), self._key.stat())
-        except OSError as error:
-            msg = f"cannot read {error.filename}: {error.strerror}"
-            raise UsageError(msg) from error
+        except OSError:
+            return None
         return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
+            for path in (self._chain, self._key):  # OpenSSL does not say which one it cannot read
+                path.open("rb").close()
             # Without a function OpenSSL would ask the terminal for a password.
             context.load_cert_chain(self._chain, self._key, password=lambda: "")
         except ssl.SSLError as error:
@@ -68,7 +69,7 @@ class Certificate:
             msg = f"cannot use {self._chain} with {self._key}: {reason}"
             raise UsageError(msg) from error
         except OSError as error:
-            msg = f"cannot read {self._chain} or {self._key}: {error.strerror}"
+            msg = f"cannot read {error.filename}: {error.strerror}"
             raise UsageError(msg) from error
         return context
 

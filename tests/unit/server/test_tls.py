@@ -127,6 +127,20 @@ def test_certificates_that_are_no_good(tmp_path: Path, pair: Pair) -> None:
             Certificate(chain, key)
 
 
+def test_a_key_that_is_gone_is_reported_once(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    certificate = Certificate(pair.certificate, pair.key)
+    before, kept = certificate.context, pair.key.read_bytes()
+    pair.key.unlink()
+    for _ in range(3):
+        certificate.refresh()
+    assert certificate.context is before
+    [record] = caplog.records
+    assert f"{pair.key}: No such file or directory; the certificate in use stays" in record.getMessage()
+    pair.key.write_bytes(kept)
+    certificate.refresh()
+    assert certificate.context is not before
+
+
 def test_start_with_a_certificate_that_is_no_good(tmp_path: Path, pair: Pair) -> None:
     command = [sys.executable, "-m", "shardfs_cli", "serve", "--root", str(tmp_path / "root"), *tls(pair)]
     pair.key.write_text("")
