@@ -176,10 +176,12 @@ def push(  # noqa: PLR0913 - options by keyword
 
     if load.parcels:
         sending.send(store, reader, remote, load, progress or no_progress, arrived)
-    for move in moves:
-        _move(remote, move)
-        report.moved.append(move)
-    _follow(store, remote.name, report)
+    try:
+        for move in moves:
+            _move(remote, move)
+            report.moved.append(move)
+    finally:
+        _follow(store, remote.name, report)
     return report
 
 

@@ -113,6 +113,22 @@ def test_expected_value_is_compared(local: Side, remote: Watched, server: Store)
     assert server.refs.get(MAIN) == new
 
 
+def test_branches_that_moved_before_another_was_lost_are_followed(local: Side, remote: Watched, server: Store) -> None:
+    tip = commit(local.store, {"a": b"1"})
+    local.store.refs.move("refs/heads/other", None, tip)
+
+    def lose(what: str) -> None:
+        if what == "update_ref" and "update_ref" in remote.calls:
+            raise RefChangedError("moved", None)
+
+    remote.before = lose
+    with pytest.raises(RefChangedError):
+        _push(local, remote, RefUpdate(MAIN, tip), RefUpdate("refs/heads/other", tip))
+    assert server.refs.get(MAIN) == tip
+    assert local.store.refs.get("refs/remotes/origin/main") == tip
+    assert local.store.refs.get("refs/remotes/origin/other") is None
+
+
 def test_tags_and_deletion(local: Side, remote: Watched, server: Store) -> None:
     first = commit(local.store, {"a": b"1"})
     local.store.refs.move("refs/tags/v1", None, first)
