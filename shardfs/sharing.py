@@ -67,7 +67,7 @@ class Sharing(Caching):
         with self._writable().lock.hold("remote"):
             config.set_remote(self.store.layout.config, name, address.without_login(url))
         credentials.keep(url)
-        self.settings = config.load(self.store_path / "config.toml")
+        self._reload()
 
     def remove_remote(self, name: str) -> None:
         """Forget a remote, its remote-tracking branches and what it holds. Raises RefNotFoundError."""
@@ -124,13 +124,13 @@ class Sharing(Caching):
         """Say what fetches from a remote keep to, in the words of `clone`. Raises RefNotFoundError."""
         with self._writable().lock.hold("remote"):
             config.set_filters(self.store.layout.config, remote, words)
-        self.settings = config.load(self.store_path / "config.toml")
+        self._reload()
 
     def set_upstream(self, branch: str, remote: str) -> None:
         """Remember which remote a branch (short name) is pulled from. Raises RefNotFoundError."""
         with self._writable().lock.hold("remote"):
             config.set_upstream(self.store.layout.config, self._branch(branch), remote)
-        self.settings = config.load(self.store_path / "config.toml")
+        self._reload()
 
     def upstream(self, branch: str | None = None) -> str:
         """Name of the remote that a branch (None: the current one) is pulled from: its own, else `default_remote`.
@@ -306,7 +306,7 @@ class Sharing(Caching):
             for name in names:
                 if name.startswith(BRANCHES):
                     config.set_upstream(self.store.layout.config, name.removeprefix(BRANCHES), remote)
-        self.settings = config.load(self.store_path / "config.toml")
+        self._reload()
 
     def refresh(self) -> None:
         """Bring a view of a remote up to date; does nothing for other repositories, and offline where there is one."""
@@ -352,7 +352,12 @@ class Sharing(Caching):
             connection = self._remotes.pop(name, None)
         if connection is not None:
             connection.close()
+        self._reload()
+
+    def _reload(self) -> None:
+        """Use the settings as they are now."""
         self.settings = config.load(self.store_path / "config.toml")
+        self._standings.reorder(list(self.settings.remotes))
 
     def _wanted(self, remote: str, *, full: bool) -> Filter:
         from shardfs.transfer import filters

@@ -63,7 +63,7 @@ class Wiring:
             limit_bytes=self.settings.cache_size,
             free_floor_bytes=self.settings.cache_min_free,
         )
-        standings = Standings(list(self.settings.remotes))
+        self._standings = Standings(list(self.settings.remotes))
         self.reader = Reader(
             self.store,
             cache=self._cache,
@@ -71,7 +71,7 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=self.settings.memory_budget,
             deadline_s=self.settings.deadline_s,
-            standings=standings,
+            standings=self._standings,
         )
         self.chunks = Reader(
             self.store,
@@ -80,7 +80,7 @@ class Wiring:
             relearn=self._learn_packs,
             budget_bytes=min(self.settings.memory_budget, INGEST_BUDGET),
             deadline_s=self.settings.deadline_s,
-            standings=standings,
+            standings=self._standings,
         )
         self.objects = Objects(self.reader)
         orders = Orders(self.store.layout.orders, writable=os.access(store_path, os.W_OK))

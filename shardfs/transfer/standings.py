@@ -42,9 +42,13 @@ class Standings:
             order: names of remotes in the order of asking; others come after them.
             clock: seconds; for tests.
         """
-        self._order = {place: turn for turn, place in enumerate(order)}
         self._clock = clock
         self._standings: dict[str, _Standing] = {}
+        self.reorder(order)
+
+    def reorder(self, order: Sequence[str]) -> None:
+        """Ask in this order from now on."""
+        self._order = {place: turn for turn, place in enumerate(order)}
 
     def rank(self, place: str) -> tuple[bool, int, str]:
         """What sorts remotes: those that are down last, else by their order."""

@@ -1,8 +1,9 @@
-"""What a repository knows of its remotes, when a program that changes it dies on the way."""
+"""What a repository knows of its remotes."""
 
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,21 @@ def test_who_was_killed_does_the_same_again(what: str, tmp_path: Path) -> None:
         if is_done:
             assert at > 4
             break
+
+
+def test_who_is_preferred_is_asked_from_now_on(tmp_path: Path) -> None:
+    server = Store.create(tmp_path / "server")
+    commit(server, {"a": noise(1, 1000)})
+    server.close()
+    shutil.copytree(tmp_path / "server", tmp_path / "lan")
+    with shardfs.clone(str(tmp_path / "server"), tmp_path / "copy") as repo:
+        repo.add_remote("lan", str(tmp_path / "lan"))
+        repo.fetch("lan")
+        repo.prefer_remote("lan")
+        with repo.read("HEAD:a") as file:
+            assert file.read() == noise(1, 1000)
+        attempts = repo.stats_snapshot()["remotes"].attempts
+        assert not attempts.get("origin")
 
 
 def _change(what: str, folder: Path, killed_at: int | None) -> bool:
