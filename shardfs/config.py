@@ -252,12 +252,16 @@ def _ordered(remotes: dict[str, str], order: str) -> dict[str, str]:
 def _filters(tables: object) -> dict[str, tuple[str, ...]]:
     if not isinstance(tables, dict):
         return {}
-    found = {name: table.get("filter") for name, table in tables.items() if isinstance(table, dict)}
-    return {
-        name: tuple(filters)
-        for name, filters in found.items()
-        if isinstance(filters, list) and filters and all(isinstance(text, str) for text in filters)
-    }
+    found = {}
+    for name, table in tables.items():
+        words = table.get("filter", []) if isinstance(table, dict) else []
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            # To pass over it would be to follow and copy what nobody wants here.
+            msg = f'filter of remote {name!r}: not a list of texts: {words!r}; write filter = ["path=GLOB"]'
+            raise UsageError(msg)
+        if words:
+            found[name] = tuple(words)
+    return found
 
 
 def _upstreams(tables: object) -> dict[str, str]:

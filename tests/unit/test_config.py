@@ -163,6 +163,14 @@ def test_names_that_no_remote_has(file: Path, name: str) -> None:
     assert load(file).remotes == {}
 
 
+@pytest.mark.parametrize("filters", ['"path=x"', "[3]", "true"])
+def test_filters_that_are_no_list_are_told(tmp_path: Path, filters: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'format = 1\n[remote.origin]\nurl = "/srv/x"\nfilter = {filters}\n')
+    with pytest.raises(UsageError, match="remote 'origin': not a list"):
+        load(file)
+
+
 @pytest.mark.parametrize("content", [b"[x", b"\xff", None])
 def test_a_broken_file_is_not_written_over(file: Path, content: bytes | None) -> None:
     if content is None:
