@@ -7,13 +7,13 @@ import os
 import queue
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any, Final
 
+from shardfs import threads
 from shardfs.remotes import cancelling
 
 _NEXT_S: Final = 0.25  # after which the next address is tried beside the one that keeps silent; RFC 8305, section 5
@@ -110,7 +110,8 @@ def _resolve(host: str, port: int, until: float) -> list[Any]:
             except (OSError, UnicodeError) as error:
                 results.put(error if isinstance(error, OSError) else OSError(str(error)))
 
-        threading.Thread(target=look_up, name="shardfs-resolve", daemon=True).start()
+        if threads.start(look_up, "resolve") is None:
+            look_up()
         try:
             result = results.get(timeout=left(until))
         except queue.Empty:

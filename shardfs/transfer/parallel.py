@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from shardfs.threads import start
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -18,6 +20,13 @@ class _Job(Generic[_Item, _Result]):
         self.done = threading.Event()
         self.result: list[_Result] = []
         self.error: BaseException | None = None
+
+    def run(self, work: Callable[[_Item], _Result]) -> None:
+        try:
+            self.result.append(work(self.item))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+            self.error = error
+        self.done.set()
 
     def wait(self) -> _Result:
         self.done.wait()
@@ -50,11 +59,7 @@ def in_order(
 
     def run() -> None:
         while (job := queue.get()) is not None:
-            try:
-                job.result.append(work(job.item))
-            except BaseException as error:  # noqa: BLE001 - raised where the result is taken
-                job.error = error
-            job.done.set()
+            job.run(work)
 
     started = taken = 0
     try:
@@ -65,12 +70,13 @@ def in_order(
                 job = waiting.popleft()
                 taken -= size(job.item)
                 yield job.wait()
-            if started < threads:
-                # Daemons: a program that is interrupted does not wait for a silent remote.
-                threading.Thread(target=run, name="shardfs-parallel", daemon=True).start()
+            if started < threads and start(run, "parallel") is not None:
                 started += 1
             waiting.append(_Job(item))
-            queue.put(waiting[-1])
+            if started:
+                queue.put(waiting[-1])
+            else:  # the system allows no threads
+                waiting[-1].run(work)
         while waiting:
             yield waiting.popleft().wait()
     finally:

@@ -49,3 +49,14 @@ def test_threads_end_when_nobody_takes_more() -> None:
         if thread.name == "shardfs-parallel":
             thread.join(20)
     assert running() <= before
+
+
+def test_work_is_done_where_the_system_allows_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert list(in_order(abs, range(-3, 3), threads=2, ahead=2)) == [3, 2, 1, 0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda n: 1 // n, range(3), threads=2, ahead=2))
