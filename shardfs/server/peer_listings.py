@@ -50,6 +50,14 @@ class Listing(NamedTuple):
         return max(0, int(time.time() - self.at))
 
 
+class _Failure(NamedTuple):
+    """How the last attempt failed, and until when (monotonic) nobody waits for another one, after a pause so long."""
+
+    error: RemoteError
+    pause_s: float
+    until: float
+
+
 class Listings:
     """Listings by repository. Safe to share between threads.
 
@@ -63,8 +71,8 @@ class Listings:
         self._remote = remote
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._known: dict[str, Listing] = {}
-        self._checked: dict[str, float] = {}  # when they were asked for last, or could not be
-        self._failures: dict[str, tuple[RemoteError, float]] = {}  # and the pause after it, in seconds
+        self._checked: dict[str, float] = {}  # when those that are known were asked for last
+        self._failures: dict[str, _Failure] = {}
 
     def last(self, repository: str) -> Listing | None:
         """What was known of a repository last; nobody is asked, and nothing waited for."""
@@ -79,13 +87,12 @@ class Listings:
         with self._locks[hash(repository) % _LOCKS]:
             now = time.monotonic()
             known = self._known.get(repository) or self._load(repository)
-            checked = self._checked.get(repository, float("-inf"))
-            failure, pause_s = self._failures.get(repository, (None, 0.0))
-            if failure is not None and now - checked < pause_s:
+            failure = self._failures.get(repository)
+            if failure is not None and now < failure.until:
                 if known is None:
-                    raise failure
+                    raise failure.error.with_traceback(None)  # or each time it is raised would add to it
                 return known
-            if known is None or now - checked >= FRESH_S:
+            if known is None or now - self._checked.get(repository, float("-inf")) >= FRESH_S:
                 known = self._ask(repository, known)
             return known
 
@@ -98,18 +105,19 @@ class Listings:
                 packs = {pack.id: pack for pack in remote.list_packs()}
         except RepositoryNotFoundError:
             self._known.pop(repository, None)
+            self._checked.pop(repository, None)
             with suppress(OSError):
                 self._path(repository).unlink(missing_ok=True)
             raise
         except RemoteError as error:
+            before = self._failures.get(repository)
             if len(self._failures) >= _MAX_FAILURES:
                 self._failures.clear()
-            self._checked[repository] = time.monotonic()
-            pause_s = self._failures.get(repository, (error, 0.0))[1]
-            self._failures[repository] = error, min(_LONGEST_PAUSE_S, 2 * pause_s or _PAUSE_S)
+            pause_s = min(_LONGEST_PAUSE_S, 2 * before.pause_s) if before else _PAUSE_S
+            self._failures[repository] = _Failure(error, pause_s, time.monotonic() + pause_s)
             if known is None or not isinstance(error, RemoteUnavailableError | RemoteTimeoutError):
                 raise
-            if not pause_s:
+            if before is None:
                 _log.warning("%s: shown as it was %d s ago: %s", repository, known.age_s, error)
             return known
         if self._failures.pop(repository, None) is not None:
