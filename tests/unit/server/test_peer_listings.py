@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shardfs.config import Settings
 from shardfs.errors import RemoteUnavailableError
 from shardfs.remotes.registry import open_remote
 from shardfs.server.peer_listings import Listings
@@ -14,7 +15,8 @@ from shardfs.server.peer_listings import Listings
 @pytest.mark.network
 def test_names_that_clients_make_up_take_no_memory_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardfs.server.peer_listings._MAX_FAILURES", 5)
-    remote = open_remote("http://127.0.0.1:9/name")  # nobody listens there
+    settings = Settings("A <a@b>", tmp_path, deadline_s=0.1)
+    remote = open_remote("http://127.0.0.1:9/name", settings=settings)  # nobody listens there
     listings = Listings(tmp_path, lambda _: remote)
     errors = set()
     for name in [*map(str, range(9)), "again", "again"]:
