@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shardfs.errors import MalformedError, UsageError
 from shardfs.server.access import _shown
-from shardfs.server.attempts import neighbourhood
+from shardfs.server.limits import network
 from shardfs.server.patterns import check_pattern, matches
 from shardfs.server.routes import is_repository, parse_path
 from shardfs.server.rules import parse_rules
@@ -50,5 +50,5 @@ def test_a_pattern_is_exact_or_below(first: str, second: str) -> None:
 
 @given(st.ip_addresses().map(str))
 def test_neighbours_are_one_party(address: str) -> None:
-    found = neighbourhood(address)
-    assert neighbourhood(found.partition("/")[0]) == found
+    found = network(address)
+    assert network(found.partition("/")[0]) == found
