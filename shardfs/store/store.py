@@ -191,7 +191,7 @@ class Store:
             adopted: list[FinishedPack] = []
             for temp, pack_id in files:
                 target = self.layout.pack(pack_id)
-                with atomic.os_errors(f"cannot add pack {pack_id.hex()[:12]}"):
+                with atomic.writing(f"cannot add pack {pack_id.hex()[:12]}"):
                     atomic.publish(temp, target)
                 adopted.append(packs.read_table(target))
             self.record_packs(adopted)

@@ -135,7 +135,7 @@ class _Download:
     def _write(self, pack: PackSize, blocks: Iterable[bytes | None]) -> bool:
         """Write the blocks of a pack to its file, durably; whether they are that pack."""
         path, hasher = self._folder.pack(pack.id), blake3()
-        with atomic.os_errors(f"cannot write {path}"):
+        with atomic.writing(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 for block in blocks:
@@ -145,6 +145,7 @@ class _Download:
                         self._arrived(len(block))
                 file.flush()
                 os.fsync(file.fileno())
+            path.stat()  # a gc that leaves nothing unfinished alone is no fault of a remote
         return hasher.digest() == pack.id and _has_table(path)
 
     def _again(self, pack: PackSize) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from shardfs.errors import RemoteProtocolError, RemoteUnavailableError
+from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, StoreError
 from shardfs.formats.ids import PackId
 from shardfs.formats.ref import PackSize
 from shardfs.remotes.directory import DirectoryRemote
+from shardfs.store import atomic
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
 from shardfs.transfer.download import PackSource, download
@@ -92,3 +93,20 @@ def test_what_came_whole_before_a_failure_stays(
     with pytest.raises(RemoteUnavailableError):
         _run(local, packs, remote)
     assert local.store.index.packs(LOCAL).keys() == {packs[0].id}
+
+
+@pytest.mark.parametrize("moment", [2, 10])
+def test_a_gc_that_deletes_what_is_unfinished_is_one_clear_error(
+    local: Side, remote: Watched, packs: list[PackSize], monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    monkeypatch.setattr("shardfs.transfer.download._AHEAD", 1)
+
+    def clean(_: str) -> None:
+        if len(remote.calls) == moment:
+            atomic.remove_stale(local.store.layout.tmp, 0)
+
+    remote.before = clean
+    with pytest.raises(StoreError, match="is gone"):
+        _run(local, packs, remote)
+    remote.before = lambda _: None
+    assert all(_run(local, packs, remote).values())
