@@ -19,6 +19,7 @@ _RESERVED: Final = (
 )
 _NAME: Final = rf"(?!(?:{_RESERVED})(?:/|$))[A-Za-z0-9_][A-Za-z0-9._-]{{0,99}}"
 _MAX_DEPTH: Final = 8
+_MAX_PATH: Final = 2000  # characters: more than the longest names take; matching takes longer with the square
 _HEX64: Final = r"[0-9a-f]{64}"
 _REPOSITORY = re.compile(rf"{_NAME}(?:/{_NAME}){{0,{_MAX_DEPTH - 1}}}")
 
@@ -59,6 +60,8 @@ def parse_path(raw_path: str) -> Target | None:
     Raises:
         MalformedError: the path has the form of an endpoint, and a name or ref in it is not acceptable.
     """
+    if len(raw_path) > _MAX_PATH:
+        return None
     for endpoint, pattern in _ENDPOINTS.items():
         found = pattern.fullmatch(raw_path.removeprefix("/"))
         if found is None:
