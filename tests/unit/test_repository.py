@@ -20,12 +20,9 @@ from shardfs.errors import (
     LocalChangesError,
     NotFastForwardError,
     NothingToCommitError,
-    OutOfSpaceError,
     PathNotFoundError,
     ReadOnlyError,
     RefNotFoundError,
-    RemoteUnavailableError,
-    RepositoryNotFoundError,
     RevisionNotFoundError,
     StoreError,
     UnsupportedFileError,
@@ -490,70 +487,6 @@ def test_what_only_a_forgotten_remote_had_is_stored_again(repo: Repository, tmp_
         copy.add([tmp_path / "copy" / "a"])
         assert content(copy, "HEAD:a") == b"only there" * 1000
         assert copy.verify().ok
-
-
-def test_a_clone_needs_room(repo: Repository, tmp_path: Path) -> None:
-    for name in ("file", "folder/file"):
-        place = tmp_path / "taken" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("mine")
-        target = place if name == "file" else place.parent
-        with pytest.raises(AlreadyExistsError, match="not an empty directory"):
-            shardfs.clone(str(repo.store_path), target)
-        assert place.read_text() == "mine"
-
-
-def test_a_failed_clone_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryNotFoundError):
-        shardfs.clone(str(tmp_path / "nowhere"), tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
-
-
-@pytest.mark.parametrize("cause", [KeyboardInterrupt(), RemoteUnavailableError("broken line"), OutOfSpaceError("full")])
-def test_an_interrupted_clone_goes_on(
-    cause: BaseException, repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shardfs.transfer.download._TOGETHER", 1)  # each pack becomes durable by itself
-    for version in "12":
-        write("a", version * 100_000)
-        repo.add(["a"])
-        repo.commit(version)
-    sizes = sorted(repo.store.index.packs().values())
-    received: list[int] = []
-
-    def interrupt(done: int, _total: int | None, _name: str) -> None:
-        if done == sum(sizes):
-            raise cause
-
-    with pytest.raises(type(cause)):
-        shardfs.clone(str(repo.store_path), tmp_path / "copy", full=True, progress=interrupt)
-    with pytest.raises(AlreadyExistsError):
-        shardfs.clone(str(tmp_path / "other"), tmp_path / "copy")
-    progress = lambda done, *_: received.append(done)  # noqa: E731 - shorter
-    with shardfs.clone(str(repo.store_path), tmp_path / "copy", full=True, progress=progress) as copy:
-        assert max(received) in sizes
-        assert copy.verify().ok
-        assert {p.name for p in (tmp_path / "copy").iterdir()} == {".shardfs"}
-
-
-def test_a_clone_that_another_process_finishes_meanwhile_stays(
-    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo.commit("first", allow_empty=True)
-    store = tmp_path / "copy" / ".shardfs"
-    shardfs.clone(str(repo.store_path), tmp_path / "copy").close()
-    (store / "unfinished").write_text("")
-
-    def is_left(mark: Path, _: str) -> bool:
-        mark.unlink()  # now the other one is done
-        return True
-
-    monkeypatch.setattr("shardfs.opening._is_left_by", is_left)
-    with pytest.raises(AlreadyExistsError, match="by another process"):
-        shardfs.clone(str(repo.store_path), tmp_path / "copy", branch="none")
-    with shardfs.open(tmp_path / "copy") as copy:
-        assert copy.verify().ok
-    assert not (store / "unfinished").exists()
 
 
 def test_a_view_of_a_remote_refuses_changes(repo: Repository, tmp_path: Path) -> None:
