@@ -56,3 +56,9 @@ def test_remotes_are_read_again_when_there_are_threads(tmp_path: Path, monkeypat
     reader.close()
     full.close()
     lazy.close()
+
+
+def test_what_a_thread_was_asked_comes_back() -> None:
+    assert threads.ask(lambda: threading.current_thread().name, "asked").result(20) == "shardfs-asked"
+    with pytest.raises(ZeroDivisionError):
+        threads.ask(lambda: 1 // 0, "asked").result(20)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -22,17 +21,12 @@ def interruptible(call: Callable[_P, _T]) -> Callable[_P, _T]:
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         if threading.current_thread() is not threading.main_thread():
             return call(*args, **kwargs)
-        left_s, answer = deadline.remaining(), Future[_T]()
+        left_s = deadline.remaining()
 
-        def ask() -> None:
-            try:
-                with deadline.limit(left_s):
-                    answer.set_result(call(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - raised where the answer is waited for
-                answer.set_exception(error)
+        def ask() -> _T:
+            with deadline.limit(left_s):
+                return call(*args, **kwargs)
 
-        if threads.start(ask, "object-store") is None:
-            ask()
-        return answer.result()
+        return threads.ask(ask, "object-store").result()
 
     return called

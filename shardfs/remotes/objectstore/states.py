@@ -9,10 +9,12 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
+from shardfs import threads
 from shardfs.errors import FormatError, MalformedError, RemoteError, RemoteProtocolError, RemoteUnavailableError
 from shardfs.formats import ref as ref_format
 from shardfs.formats.refstate import FIRST_ID, RefState, state_name, state_number
@@ -89,8 +91,9 @@ class States:
             return self._bucket.create(name, str(rival).encode())
 
         try:
-            with ThreadPoolExecutor(_RIVALS, "shardfs-race") as pool:
-                return sum(pool.map(try_it, range(_RIVALS))) <= 1
+            rivals = [threads.ask(partial(try_it, rival), "race") for rival in range(_RIVALS)]
+            wait(rivals)
+            return sum(rival.result() for rival in rivals) <= 1
         finally:
             self._delete([name])
 
