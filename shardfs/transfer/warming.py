@@ -247,8 +247,8 @@ class Warmer:
         until = time.monotonic() + _KEPT_S
         while lost := self._far(chunks):
             if time.monotonic() > until:
-                msg = f"{len(lost)} of {len(chunks)} chunks came and did not stay in the cache; raise cache.size"
-                raise OutOfSpaceError(f"{msg} with `shardfs config set cache.size`")
+                msg = f"{len(lost)} of {len(chunks)} chunks came and did not stay in the cache"
+                raise OutOfSpaceError(f"{msg}; raise cache.size, or free what cache.min_free leaves of its disk")
             time.sleep(_POLL_S)
 
     def _load(self, entry: FileEntry, progress: Progress, total: int) -> int:
