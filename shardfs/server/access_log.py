@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -12,6 +13,8 @@ from typing import Final
 
 from shardfs.errors import StoreError
 from shardfs.server.traffic import ADDRESS, ENDPOINT, WHO, Answered
+
+_log = logging.getLogger(__name__)
 
 _MAX_TEXT: Final = 300  # characters of what a client says that are worth keeping
 
@@ -35,9 +38,11 @@ class AccessLog:
     def reopen(self) -> None:
         """Go on in a new file of the same name: the old one was renamed. When there can be none, in the old one."""
         if self._path is not None:
-            with suppress(StoreError):
+            try:
                 old, self._fd = self._fd, self._open()
                 os.close(old)
+            except StoreError as error:
+                _log.warning("%s; lines go to the old file", error)
 
     def close(self) -> None:
         """Write no more."""

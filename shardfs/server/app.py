@@ -245,13 +245,28 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
         raise StoreError(msg) from error
     rules = access or Access(root)
 
-    def listens(line: str) -> None:
-        announce(line)
-        if rules.is_closed():
-            command = f"shardfs token create --root {shlex.quote(str(root))} --name NAME --repository all"
-            warn(f"nobody can get in yet; `{command}` makes a token")
-
     if rules.anonymous > Permission.READ and not read_only and not is_loopback(host):
         warn(f"warning: {host} can be reached from other machines, and everybody there may change everything")
     app = make_app(root, read_only=read_only, create=create, access=rules, limits=edge.limits)
-    serve(app, str(root), (host, port), edge, announce=listens, warn=warn)
+    serve(app, str(root), (host, port), edge, announce=and_how_to_get_in(announce, rules, root, warn), warn=warn)
+
+
+def and_how_to_get_in(
+    announce: Callable[[str], None], rules: Access, folder: Path, warn: Callable[[str], None]
+) -> Callable[[str], None]:
+    """`announce`, and after it a warning when nobody can get in.
+
+    Args:
+        announce: gets the line that says that the server listens.
+        rules: who may do what.
+        folder: where tokens are made.
+        warn: gets the warning.
+    """
+
+    def both(line: str) -> None:
+        announce(line)
+        if rules.is_closed():
+            command = f"shardfs token create --root {shlex.quote(str(folder))} --name NAME --repository all"
+            warn(f"nobody can get in yet; `{command}` makes a token, or use --anonymous read")
+
+    return both

@@ -16,7 +16,7 @@ from shardfs import config
 from shardfs.errors import StoreError
 from shardfs.exposition import Metric, Sample
 from shardfs.server.access import Access
-from shardfs.server.app import DEFAULT_HOST, DEFAULT_PORT, assemble
+from shardfs.server.app import DEFAULT_HOST, DEFAULT_PORT, and_how_to_get_in, assemble
 from shardfs.server.limits import Limits
 from shardfs.server.peer_blocks import Blocks
 from shardfs.server.peer_cache import PeerCache, PeerHandlers
@@ -128,11 +128,6 @@ def run(
         raise StoreError(msg) from error
     rules = access or Access(upstream.folder)
 
-    def listens(line: str) -> None:
-        announce(line)
-        if rules.is_closed():
-            command = f"shardfs token create --root {upstream.folder} --name NAME --repository all"
-            warn(f"nobody can get in yet; `{command}` makes a token, or use --anonymous read")
-
     app = make_cache_app(upstream, access=rules, limits=edge.limits)
-    serve(app, f"a cache of {app[SHOWN_URL]}", where, edge, announce=listens, warn=warn)
+    said = and_how_to_get_in(announce, rules, upstream.folder, warn)
+    serve(app, f"a cache of {app[SHOWN_URL]}", where, edge, announce=said, warn=warn)

@@ -174,10 +174,6 @@ class PeerHandlers:
         allowed = [method for method, endpoint in self._table if endpoint == target.endpoint]
         return sorted([*allowed, "HEAD"] if "GET" in allowed else allowed)
 
-    def close(self) -> None:
-        """Let go of connections."""
-        self._peer.close()
-
     async def get_listing(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """The listing of refs or packs, and how old it is."""
         listing = await self._run(self._peer.listing, target.repository)
