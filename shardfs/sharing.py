@@ -65,8 +65,8 @@ class Sharing(Caching):
 
         registry.check_url(url)
         with self._writable().lock.hold("remote"):
+            credentials.keep(url)  # first: what fails on the way can be done again
             config.set_remote(self.store.layout.config, name, address.without_login(url))
-        credentials.keep(url)
         self._reload()
 
     def remove_remote(self, name: str) -> None:
@@ -110,8 +110,8 @@ class Sharing(Caching):
 
         registry.check_url(url)
         with self._writable().lock.hold("remote"):
+            credentials.keep(url)
             config.set_remote_url(self.store.layout.config, name, address.without_login(url))
-        credentials.keep(url)
         self._reopen(name)
 
     def prefer_remote(self, name: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import shardfs
 from shardfs import config
+from shardfs.errors import StoreError
 from shardfs.store.index import Index
 from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
@@ -62,6 +63,17 @@ def test_who_is_preferred_is_asked_from_now_on(tmp_path: Path) -> None:
             assert file.read() == noise(1, 1000)
         attempts = repo.stats_snapshot()["remotes"].attempts
         assert not attempts.get("origin")
+
+
+def test_a_remote_whose_password_cannot_be_kept_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with shardfs.init(tmp_path / "repo") as repo:
+        with monkeypatch.context() as patch:
+            patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+            with pytest.raises(StoreError):
+                repo.add_remote("origin", "https://me:secret@models.example.org/demo")
+        assert config.load(repo.store_path / "config.toml").remotes == {}
+        repo.add_remote("origin", "https://models.example.org/demo")
 
 
 def _change(what: str, folder: Path, killed_at: int | None) -> bool:
