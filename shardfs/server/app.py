@@ -23,6 +23,7 @@ from shardfs.server.handlers import Handlers
 from shardfs.server.limits import Limits
 from shardfs.server.process import REPOSITORIES, Edge, is_loopback, serve
 from shardfs.server.quota import Quotas
+from shardfs.server.receiving import CONTINUE
 from shardfs.server.recording import begin, recorder
 from shardfs.server.repositories import Repositories
 from shardfs.server.routes import Target, parse_path
@@ -110,13 +111,14 @@ def assemble(
         request[ENDPOINT] = target.endpoint
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise web.HTTPUnsupportedMediaType(text="send bodies without content coding")
+        if request.headers.get("Expect", CONTINUE).lower() != CONTINUE and request.version >= HttpVersion11:
+            raise web.HTTPExpectationFailed(text="nothing but 100-continue can be expected here")
         handler = handlers.find(request.method, target)
         if handler is None:
             raise web.HTTPMethodNotAllowed(request.method, handlers.methods(target), text="method not allowed here")
         _let_in(request, target, rules, traffic)
         begin(request, target)
         with _place(traffic, request.method, target.endpoint):
-            await _go_on(request)
             return keep_private(request, await handler(request, target))
 
     async def stop(_app: web.Application) -> AsyncIterator[None]:
@@ -181,20 +183,6 @@ async def _finish_head(_request: web.Request, response: web.StreamResponse) -> N
 
 async def _not_yet(_request: web.Request) -> None:
     """Who asks before sending a body is told when it is clear that the body is wanted."""
-
-
-async def _go_on(request: web.Request) -> None:
-    """Let a client send its body.
-
-    Raises:
-        web.HTTPExpectationFailed: it expects something else.
-    """
-    expected = request.headers.get("Expect")
-    if expected is None or request.version < HttpVersion11:
-        return
-    if expected.lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text="nothing but 100-continue can be expected here")
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 @web.middleware

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from shardfs.errors import FormatError, LockedError, MalformedError, NotFoundError, OutOfSpaceError
 from shardfs.formats import wire
@@ -26,6 +26,7 @@ from shardfs.store.layout import Layout
 Runner = Callable[..., asyncio.Future[Any]]
 
 IDLE_S: Final = 60.0  # seconds that a client may send nothing in the middle of a body
+CONTINUE: Final = "100-continue"
 _BLOCK_SIZE: Final = 1 << 20  # bytes handed to a thread at once; what a kill of the server loses
 _MARGIN: Final = 64 << 20  # bytes of disk that an upload must leave free
 _PART: Final = "part-"  # begins the names of files of packs that are coming in
@@ -60,6 +61,7 @@ async def read_small(request: web.Request, limit: int) -> bytes:
         web.HTTPRequestEntityTooLarge: longer. web.HTTPRequestTimeout: the client stopped sending.
     """
     check_length(request, limit)
+    await _go_on(request)
     pieces: list[bytes] = []
     size = 0
     while piece := await _next_piece(request):
@@ -121,6 +123,7 @@ class Upload:
         if offset > os.fstat(fd).st_size:
             raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes {offset} and on of a pack that is not here")
         self.position = os.lseek(fd, offset, os.SEEK_SET)
+        await _go_on(request)
         size = offset + await self._copy(request, fd, (total or limit) - offset)
         if total not in (None, size):
             raise _wrong_size(size, total)
@@ -168,6 +171,12 @@ class Upload:
             self._waiting = None
         self._heard = time.monotonic()
         return piece
+
+
+async def _go_on(request: web.Request) -> None:
+    """Let a client send its body that asked before whether it is wanted."""
+    if request.headers.get("Expect", "").lower() == CONTINUE and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def _next_piece(request: web.Request) -> bytes:

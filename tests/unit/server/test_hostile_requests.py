@@ -230,6 +230,7 @@ def test_body_is_asked_for_when_it_is_wanted(hosted: Hosted) -> None:
         (f"/demo/blocks/{chunk_id(data).hex()}", b"100-continue", b"HTTP/1.1 100 Continue\r\n\r\n"),
         (f"/demo/blocks/{'A' * 64}", b"100-continue", b"HTTP/1.1 404"),
         (f"/demo/blocks/{chunk_id(data).hex()}", b"\xff\xfe", b"HTTP/1.1 417"),
+        (f"/demo/packs/{'0' * 64}", b"100-continue\r\nContent-Range: bytes 4-9/10", b"HTTP/1.1 416"),
     ):
         with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
             head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\nExpect: ".encode()
