@@ -102,7 +102,9 @@ def test_tensors_by_name(project: Shell, safetensors_bytes: Maker, tmp_path: Pat
     project("clone", "-q", project.folder / ".shardfs", tmp_path / "clone")
     found = project("-C", tmp_path / "clone", "prefetch", "HEAD", "--tensors", "layer.[12].*", "--json").json
     assert (found["tensors"], found["files"]) == (2, 1)
-    assert 100_000 < found["fetched_bytes"] < 300_000  # of half a million
+    # Of half a million. Less, or nothing, when the cache has what came along with the header already.
+    assert found["fetched_bytes"] < 300_000
+    assert found["bytes"] > 100_000
     line = ("prefetch", "HEAD", "--tensors", "layer.[12].*")
     assert project(*line).out == "HEAD: 2 tensors in 1 file, 131.1 KB; nothing to fetch\n"
     assert "no tensor is named 'nothing'" in project("prefetch", "HEAD", "--tensors", "nothing", status=1).err
