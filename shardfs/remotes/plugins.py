@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from shardfs.config import Settings
-from shardfs.errors import UsageError
+from shardfs.errors import ShardfsError, UsageError
 from shardfs.remotes.base import Remote
 
 GROUP: Final = "shardfs.remotes"
@@ -35,7 +35,13 @@ def find(scheme: str) -> Callable[[str, str, Settings], Remote] | None:
         raise UsageError(msg) from error
 
     def open_(url: str, name: str, settings: Settings) -> Remote:
-        remote: Remote = opener(url, name, settings)
+        try:
+            remote: Remote = opener(url, name, settings)
+        except ShardfsError:
+            raise
+        except Exception as error:
+            msg = f"{found[0].value}, which opens {scheme}:// remotes, failed: {type(error).__name__}: {error}"
+            raise UsageError(msg) from error
         return remote
 
     return open_

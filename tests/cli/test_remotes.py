@@ -141,3 +141,8 @@ def test_clone_names_its_directory_after_the_url(project: Shell, url: str, tmp_p
     assert project("ls", cwd=tmp_path / "elsewhere/demo").out.split() == ["a.txt"]
     project("clone", f"{url}demo/", status=15, cwd=tmp_path / "elsewhere")
     assert project("clone", f"{url}nothing", status=None, cwd=tmp_path / "elsewhere").status in (10, 14)
+
+
+def test_a_cache_has_no_root(shell: Shell) -> None:
+    refused = shell("serve", "--cache", "http://127.0.0.1:9", "--root", "x", status=2)
+    assert "--cache-dir" in refused.err

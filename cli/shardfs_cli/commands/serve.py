@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "shardfs serve --cache https://models.example.org --listen 0.0.0.0:8750 --anonymous read",
     ),
 )
-@click.option("--root", default=".", metavar="DIR", help="Directory of all repositories; made when missing.")
+@click.option("--root", metavar="DIR", help="Directory of all repositories (default: here); made when missing.")
 @click.option(
     "--listen",
     default="127.0.0.1:8750",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 def command(
     context: Context,
     /,
-    root: str,
+    root: str | None,
     listen: str,
     anonymous: str,
     *,
@@ -83,7 +83,10 @@ def command(
     from shardfs.server.tokens import Permission
 
     upstream = _upstream(more)
-    folder = file_path(root) if upstream is None else upstream.folder
+    if upstream is not None and root is not None:
+        msg = "--cache and --root exclude each other; --cache-dir says where a cache keeps what came"
+        raise click.UsageError(msg)
+    folder = file_path(root or ".") if upstream is None else upstream.folder
     access = Access(folder, anonymous=Permission[anonymous.upper()], trust_proxy=trust_proxy)
 
     def announce(line: str) -> None:

@@ -75,6 +75,12 @@ def test_a_package_that_is_broken(site: Path, target: str) -> None:
         check_url("broken://x")
 
 
+def test_a_package_that_fails(site: Path) -> None:
+    install(site, "failing", "failing = failing:open_it", "def open_it(url): pass\n")
+    with pytest.raises(UsageError, match="failing:open_it, which opens failing:// remotes, failed: TypeError: open_it"):
+        check_url("failing://x")
+
+
 def test_nobody_opens_it() -> None:
     with pytest.raises(UsageError, match="remotes of kind nobody:// are not supported"):
         check_url("nobody://x")
