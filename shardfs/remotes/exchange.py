@@ -33,6 +33,7 @@ from shardfs.remotes.timedsocket import Timeouts
 _READ_SIZE: Final = 1 << 20
 _MAX_ELSEWHERE: Final = 8  # servers that answers of one remote came from
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+_UNKNOWN_AUTHORITY: Final = (2, 18, 19, 20, 21)  # what OpenSSL's verification says of an issuer that it has not
 
 
 class Answer(NamedTuple):
@@ -267,7 +268,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return "the answer ended early"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}; `remote.ca_file` names others"
+        hint = "; `remote.ca_file` names other authorities" if error.verify_code in _UNKNOWN_AUTHORITY else ""
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}{hint}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or 'broken').lower().replace('_', ' ')}"
     if isinstance(error, OSError) and error.strerror:

@@ -201,8 +201,9 @@ class HttpRemote:
         if status in (404, 405, 501):
             raise RemoteDeniedError(f"{self.url} {_DENIED} ({status}: {said})")
         if status == 403:
-            hint = f"if another token may do this: `shardfs login {self.url}`"
-            raise RemotePermissionError(f"remote {self.name} ({self.url}) answered 403: {said}; {hint}")
+            asks = "WWW-Authenticate" in answer.headers
+            hint = f"; if another token may do this: `shardfs login {self.url}`" if asks else ""
+            raise RemotePermissionError(f"remote {self.name} ({self.url}) answered 403: {said}{hint}")
         if 400 <= status < 600 and status not in (416, 505):
             raise RemoteDeniedError(msg)
         raise RemoteProtocolError(msg)

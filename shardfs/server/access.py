@@ -41,6 +41,7 @@ RULES: Final = {
 _BAD_TOKENS: Final = 10  # of one address in a minute; then it waits
 _REFUSALS: Final = 60  # of one token in a minute, or of all that nobody knows, that are recorded
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shardfs"'}
+_OTHER_TOKEN: Final = {"WWW-Authenticate": 'Bearer realm="shardfs", error="insufficient_scope"'}  # RFC 6750, 3.1
 _FORWARDED: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 _CALLER: Final = "shardfs.caller"
 
@@ -178,7 +179,8 @@ class Access:
             raise web.HTTPUnauthorized(text=f"this needs a token with the permission {what}")
         self._record(caller, 403, repository=repository, permission=what)
         where = "all repositories" if repository == EVERY else repository
-        raise web.HTTPForbidden(text=f"the token {caller.token.name} has not the permission {what} for {where}")
+        said = f"the token {caller.token.name} has not the permission {what} for {where}"
+        raise web.HTTPForbidden(text=said, headers=_OTHER_TOKEN)
 
     def _record(self, caller: Caller, status: int, **fields: str) -> None:
         """Write a refusal down, unless there are so many that they would push what was done out of the log."""

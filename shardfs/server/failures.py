@@ -36,7 +36,7 @@ _STATUSES: Final[tuple[tuple[type[ShardfsError], int], ...]] = (
     (OutOfSpaceError, 507),
 )
 
-_KEPT: Final = ("Allow", "Retry-After")  # headers of an HTTPException that its answer has too
+_KEPT: Final = ("Allow", "Retry-After", "WWW-Authenticate")  # headers of an HTTPException that its answer has too
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -240,7 +240,8 @@ class PeerHandlers:
         except (RemoteUnavailableError, RemoteTimeoutError) as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from error
         except RemoteDeniedError as error:
-            raise web.HTTPBadGateway(text=f"{self._peer.shown_url} does not let this cache in: {error}") from error
+            # Not 502: a repeat gets no other answer before somebody gives this cache a token.
+            raise web.HTTPForbidden(text=f"{self._peer.shown_url} does not let this cache in: {error}") from error
         except RemoteError as error:
             raise web.HTTPBadGateway(text=str(error)) from error
 

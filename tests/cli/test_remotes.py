@@ -146,3 +146,5 @@ def test_clone_names_its_directory_after_the_url(project: Shell, url: str, tmp_p
 def test_a_cache_has_no_root(shell: Shell) -> None:
     refused = shell("serve", "--cache", "http://127.0.0.1:9", "--root", "x", status=2)
     assert "--cache-dir" in refused.err
+    refused = shell("serve", "--cache-dir", "x", status=2)
+    assert "--cache URL" in refused.err

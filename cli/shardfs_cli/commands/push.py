@@ -78,7 +78,8 @@ def command(
                 if name is None or not everywhere:
                     raise
                 status = status or status_of(error)
-                out.warn(output.name(f"{name}: {error}"))
+                told = str(error)
+                out.warn(output.name(told if told.startswith(f"remote {name} ") else f"{name}: {told}"))
                 failure = {"error": str(error), "kind": type(error).__name__, "exit": int(status_of(error))}
                 documents.append({"remote": name, "report": None, "error": failure})
                 continue

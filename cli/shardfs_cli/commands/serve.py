@@ -119,6 +119,9 @@ def _upstream(options: dict[str, Any]) -> Upstream | None:
 
     url, folder, size = (options.pop(name) for name in ("cache", "cache_dir", "cache_size"))
     if url is None:
+        if folder is not None:
+            msg = "--cache-dir is where --cache keeps what came; say of what: --cache URL"
+            raise click.UsageError(msg)
         return None
     return peer_app.Upstream(url, peer_app.default_folder() if folder is None else file_path(folder), size)
 

@@ -77,6 +77,7 @@ def test_table(guarded: Guarded, endpoint: str, method: str) -> None:
             assert answer.status not in {*REFUSED, 405, 500}
         else:
             assert answer.status == 403
+            assert answer.headers["WWW-Authenticate"].endswith('error="insufficient_scope"')
     if needed is not None:
         refusals: dict[str | None, set[int]] = {None: {401}, "none": {403}, "x": {401, 429}, "": {401, 429}}
         for shown, statuses in refusals.items():

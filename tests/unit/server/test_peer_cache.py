@@ -173,8 +173,9 @@ def test_what_is_not_here_fails_in_time_with_a_reason(network: Network, monkeypa
 def test_changes_are_refused_and_the_other_server_is_named(network: Network, tmp_path: Path) -> None:
     with network.cache() as cache, remote_at(cache) as remote:
         pack = network.packs()[0]
-        with pytest.raises(RemoteDeniedError, match=f"cache of {network.upstream.url}"):
+        with pytest.raises(RemoteDeniedError, match=f"cache of {network.upstream.url}") as refused:
             remote.update_ref("refs/heads/new", None, remote.refs().refs["refs/heads/main"])
+        assert "login" not in str(refused.value)
         (tmp_path / "new").write_bytes(pack.read_bytes() + b"more")
         with pytest.raises(RemoteDeniedError, match="push there"):
             remote.put_pack(tmp_path / "new", PackSize(bytes(32), 1).id)  # type: ignore[arg-type]
@@ -227,6 +228,17 @@ def test_who_reads_needs_a_token_of_the_cache(network: Network) -> None:
         pytest.raises(RemoteDeniedError, match="login"),
     ):
         remote.refs()
+
+
+def test_a_cache_that_is_not_let_in_says_so_at_once(network: Network, tmp_path: Path) -> None:
+    with command("--root", network.root) as closed:
+        folder = tmp_path / "elsewhere"
+        with (
+            command("--cache", closed.url, "--cache-dir", folder, "--anonymous", "read") as cache,
+            remote_at(cache) as remote,
+            pytest.raises(RemoteDeniedError, match=f"{closed.url}/? does not let this cache in"),
+        ):
+            remote.refs()
 
 
 def test_proxies_do_not_keep_what_needs_a_token(network: Network) -> None:
