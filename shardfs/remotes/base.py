@@ -55,11 +55,14 @@ class Remote(Protocol):
         url: where it is, without credentials; for messages.
         knows_ids: whether `has` is answered by the other side. Where there are only files, the caller learns the tables
             of the packs and asks its own index.
+        resumes: whether `put_pack` goes on where one of the same pack broke, a killed one too. Where not, so much at
+            most is sent at once as may be sent twice.
     """
 
     name: str
     url: str
     knows_ids: bool
+    resumes: bool
 
     def refs(self) -> RemoteRefs:
         """The branches and tags now.

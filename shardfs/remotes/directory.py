@@ -48,6 +48,7 @@ class DirectoryRemote:
     """
 
     knows_ids = True
+    resumes = False
 
     def __init__(self, root: Path, *, name: str = "origin") -> None:
         self.name = name

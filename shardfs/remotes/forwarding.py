@@ -21,7 +21,7 @@ class ForwardingRemote:
         self._inner = inner
         self.name = inner.name
         self.url = inner.url
-        self.knows_ids = inner.knows_ids
+        self.knows_ids, self.resumes = inner.knows_ids, inner.resumes
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""

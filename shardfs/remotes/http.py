@@ -65,6 +65,7 @@ class HttpRemote:
     """
 
     knows_ids = True  # a server that hands out files alone refuses `has`, as it refuses packs
+    resumes = True
 
     def __init__(
         self,

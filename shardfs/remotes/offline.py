@@ -20,6 +20,7 @@ class OfflineRemote:
     """
 
     knows_ids = False
+    resumes = False
 
     def __init__(self, inner: Remote) -> None:
         self.name, self.url = inner.name, inner.url

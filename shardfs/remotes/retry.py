@@ -51,7 +51,7 @@ class RetryingRemote:
         self._reached = False
         self.name = inner.name
         self.url = inner.url
-        self.knows_ids = inner.knows_ids
+        self.knows_ids, self.resumes = inner.knows_ids, inner.resumes
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -94,6 +94,7 @@ class _Sender:
         self._ends: list[Future[None]] = [Future() for _ in shipment.parcels]
         self._sent = [0] * len(shipment.parcels)  # bytes of each
         self._sizes = [parcel.size for parcel in shipment.parcels]
+        self._room = None if remote.resumes else _Room(packs.TARGET_SIZE)
         self._failure: BaseException | None = None  # the first one; it stops all other uploads
         self._guard = threading.Lock()
 
@@ -146,9 +147,10 @@ class _Sender:
         try:
             for earlier in self._parcels[number].after:
                 self._ends[earlier].result()
-            self._move(number, 0)
-            with meter.watch(lambda position: self._move(number, position)):
-                self._remote.put_pack(built.path, pack.id)
+            with nullcontext() if self._room is None else self._room.taken(pack.size):
+                self._move(number, 0)
+                with meter.watch(lambda position: self._move(number, position)):
+                    self._remote.put_pack(built.path, pack.id)
             self._store.index.add_packs([(pack.id, pack.size, pack.entries)], place=self._remote.name)
             with atomic.os_errors(f"cannot write in {self._folder.root}"), suppress(FileNotFoundError):
                 built.path.unlink()
@@ -177,6 +179,28 @@ class _Sender:
     def _tell(self) -> None:
         with self._guard:
             self._progress(sum(self._sent), sum(self._sizes), "sending")
+
+
+class _Room:
+    """Bytes that may be on their way at once, or one pack: after kill -9 they are sent again."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait for so much room and have it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + size <= self._limit)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
 
 
 class _Payloads:

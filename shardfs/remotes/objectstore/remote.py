@@ -53,6 +53,7 @@ class ObjectStoreRemote:
     """
 
     knows_ids = False
+    resumes = False
 
     def __init__(self, bucket: Bucket, *, name: str = "origin") -> None:
         self.name = name

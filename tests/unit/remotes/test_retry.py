@@ -36,6 +36,7 @@ class Flaky:
     name = "flaky"
     url = "flaky://"
     knows_ids = True
+    resumes = False
 
     def __init__(self, behave: Callable[[int], None]) -> None:
         self.calls = 0

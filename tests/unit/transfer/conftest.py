@@ -19,7 +19,7 @@ class Watched:
 
     def __init__(self, inner: Remote) -> None:
         self._inner = inner
-        self.name, self.url, self.knows_ids = inner.name, inner.url, inner.knows_ids
+        self.name, self.url, self.knows_ids, self.resumes = inner.name, inner.url, inner.knows_ids, inner.resumes
         self.calls: list[str] = []
         self.sent: list[PackId] = []
         self.read_bytes = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from shardfs.codecs import registry
 from shardfs.errors import RemoteDeniedError
-from shardfs.formats.ids import ChunkId, CommitId, Kind, chunk_id
+from shardfs.formats.ids import ChunkId, CommitId, Kind, PackId, chunk_id
 from shardfs.store.store import Batch, Store
 from shardfs.transfer.push import PushReport, RefUpdate, push
 from tests import stores
@@ -189,3 +191,38 @@ def test_packs_arrive_after_those_that_they_differ_from(
     push_main(local, remote)
     assert server.refs.get(MAIN) == tip
     assert len(remote.sent) >= 6
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_what_could_be_sent_twice_is_one_pack(
+    local: Side, remote: Watched, server: Store, monkeypatch: pytest.MonkeyPatch, *, resumes: bool
+) -> None:
+    monkeypatch.setattr("shardfs.store.packs.TARGET_SIZE", 4 * CHUNK_SIZE)
+    tip = commit(local.store, {"a": DATA})
+    remote = Slow(remote, resumes=resumes)
+    push_main(local, remote)
+    assert server.refs.get(MAIN) == tip
+    assert len(remote.sent) > 4
+    assert (remote.most > max(remote.sizes)) is resumes
+
+
+class Slow(Watched):
+    """Takes its time over a pack, and knows how much is on its way."""
+
+    def __init__(self, inner: Watched, *, resumes: bool) -> None:
+        super().__init__(inner)
+        self.resumes = resumes
+        self.sizes: list[int] = []
+        self.most = self._now = 0
+        self._guard = threading.Lock()
+
+    def put_pack(self, path: Path, pack_id: PackId) -> None:
+        size = path.stat().st_size
+        with self._guard:
+            self.sizes.append(size)
+            self._now += size
+            self.most = max(self.most, self._now)
+        time.sleep(0.05)
+        super().put_pack(path, pack_id)
+        with self._guard:
+            self._now -= size
