@@ -127,6 +127,18 @@ def current_to_bytes(message: str, current: bytes | None) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
+def is_receipt(data: bytes, **said: str | None) -> bool:
+    """Whether an answer says that a change was made: a JSON object with these values.
+
+    The status alone does not: a portal on the way answers everything with 200 and a page.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and all(key in value and value[key] == expected for key, expected in said.items())
+
+
 def current_from_bytes(data: bytes) -> CommitId | None:
     """Where a ref is, by the answer to a lost compare-and-swap; None when it does not exist.
 

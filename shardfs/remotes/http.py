@@ -130,7 +130,7 @@ class HttpRemote:
         """
         answer = upload(self._exchanges.ask, path, pack_id)
         if answer is not None:
-            self._expect(answer, 200, 201, 204)
+            self._expect_receipt(answer, id=pack_id.hex())
 
     def update_ref(self, name: str, old: CommitId | None, new: CommitId | None) -> None:
         """See `Remote.update_ref`. A ref that is at `new` already counts as moved."""
@@ -147,7 +147,7 @@ class HttpRemote:
             msg = f"{name} on {self.url} moved to {current.hex()[:12] if current else 'nothing'}"
             raise RefChangedError(msg, current)
         self._expect_repository(answer)
-        self._expect(answer, 200, 201, 204)
+        self._expect_receipt(answer, ref=name, commit=None if new is None else new.hex())
 
     def close(self) -> None:
         """See `Remote.close`."""
@@ -186,6 +186,12 @@ class HttpRemote:
         if answer.status in (404, 410):
             msg = f"no repository at {self.url}"
             raise RepositoryNotFoundError(msg)
+
+    def _expect_receipt(self, answer: Answer, **said: str | None) -> None:
+        self._expect(answer, 200, 201)
+        if not wire.is_receipt(answer.body, **said):
+            msg = f"{self.url} answered {answer.status} and does not say that the change was made; is it shardfs?"
+            raise RemoteProtocolError(msg)
 
     def _expect(self, answer: Answer, *statuses: int) -> None:
         status = answer.status

@@ -69,7 +69,7 @@ class _Upload:
     def _there(self) -> int | None:
         """How many bytes the server has; None: the whole pack. A server that says anything odd has none."""
         answer = self._ask(Request("HEAD", pack_path(self._pack_id), {}, None, BodyReader(_MAX_ANSWER)))
-        if answer.status == 200:
+        if answer.status == 200 and answer.headers.get("Content-Length") == str(self._size):
             return None
         text = answer.headers.get("Upload-Offset", "")
         offset = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0

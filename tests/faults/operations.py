@@ -219,7 +219,8 @@ class Clone(Operation):
         return command("clone", "--full", case.url, str(case.project))
 
     def again(self, case: Case) -> int:
-        finished = case.project.exists() and not (case.project / ".shardfs" / "unfinished").exists()
+        store = case.project / ".shardfs"
+        finished = store.exists() and not (store / "unfinished").exists()
         return 0 if finished else self.run(case)
 
     def done(self, case: Case) -> list[str]:

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from shardfs.errors import RemoteProtocolError
+from shardfs.formats.ids import CommitId, PackId
+from shardfs.remotes.http import HttpRemote
 from tests.faults import campaign
 from tests.faults.operations import OPERATIONS
 from tests.faults.proxy import FaultProxy
@@ -60,6 +64,25 @@ def test_the_same_seed_breaks_the_same_exchanges(tmp_path: Path) -> None:
             front.close()
     assert seen[0] == seen[1] != seen[2]
     assert all(seen[0][fault] for fault in ("", "500", "reset", "cut"))
+
+
+def test_a_page_of_somebody_else_is_no_receipt(tmp_path: Path) -> None:
+    (tmp_path / "pack").write_bytes(b"a pack")
+    pack, commit = PackId(bytes(32)), CommitId(bytes(32))
+    with serving(tmp_path / "root") as server:
+        front = FaultProxy(server.url)
+        front.change(1, 1.0, ("page",))
+        remote = HttpRemote(f"{front.url}/demo")
+        changes: list[Callable[[], None]] = [
+            lambda: remote.put_pack(tmp_path / "pack", pack),
+            lambda: remote.update_ref("refs/heads/main", None, commit),
+            lambda: remote.update_ref("refs/heads/main", commit, None),
+        ]
+        for change in changes:
+            with pytest.raises(RemoteProtocolError, match="does not say that the change was made"):
+                change()
+        remote.close()
+        front.close()
 
 
 def _get(url: str) -> None:

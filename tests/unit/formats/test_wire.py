@@ -28,6 +28,14 @@ def test_current_round_trip(value: bytes | None) -> None:
     assert wire.current_from_bytes(wire.current_to_bytes("lost", value)) == value
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"[]", b"{}", b'{"ref": "a"}', b'{"ref": "a", "commit": "00"}', b"[" * 9999]
+)
+def test_other_answers_are_no_receipts(data: bytes) -> None:
+    assert not wire.is_receipt(data, ref="a", commit=None)
+    assert wire.is_receipt(b'{"ref": "a", "commit": null, "more": 1}', ref="a", commit=None)
+
+
 @given(ids)
 def test_entity_tag_round_trip(value: bytes) -> None:
     assert wire.parse_entity_tag(wire.entity_tag(CommitId(value))) == value
