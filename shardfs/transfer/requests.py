@@ -372,7 +372,7 @@ class Requests:
         self._count(requests=1, bytes=len(data))
 
     def _too_late(self, place: str) -> RemoteTimeoutError:
-        return RemoteTimeoutError(f"{place} is busy with other requests for {self._deadline_s:g} s")
+        return RemoteTimeoutError(f"{place} timed out after {self._deadline_s:g} s: other requests to it came first")
 
 
 def _exactly(size: int, data: bytes) -> bytes:

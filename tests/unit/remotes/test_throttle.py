@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_an_upload_keeps_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "pack"
     path.write_bytes(bytes(40 << 10))
     quick = Timeouts(connect_s=2, answer_s=2, idle_s=0.2, min_bytes_per_s=1 << 20)
-    with bad_server(answer("404 Not Found"), answer("201 Created")) as server:
+    receipt = json.dumps({"id": PACK.hex()}).encode()
+    with bad_server(answer("404 Not Found"), answer("201 Created", receipt)) as server:
         remote = HttpRemote(server.url, timeouts=quick, throttle=Throttle(64 << 10))
         started = time.monotonic()
         remote.put_pack(path, PACK)
