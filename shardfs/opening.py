@@ -26,6 +26,8 @@ from shardfs.store.store import Store
 if TYPE_CHECKING:
     from shardfs.transfer.fetch import FetchPlan, FetchReport
 
+# What requests that were still running make again while a failed clone is removed; no fact is in them alone.
+_REMADE: Final = {"tmp", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm"}
 _UNFINISHED: Final = "unfinished"  # a file in the store of a clone that is being made: the digest of its URL
 
 
@@ -131,7 +133,7 @@ def _unfinished(path: Path, mark: Path, url: str) -> Iterator[None]:
 def _is_left_by(mark: Path, digest: str) -> bool:
     """Whether a store was left behind by a clone of the URL with this digest."""
     if not mark.exists():
-        return not any(mark.parent.iterdir())
+        return {entry.name for entry in mark.parent.iterdir()} <= _REMADE
     return mark.read_text("ascii", "replace") in ("", digest)
 
 

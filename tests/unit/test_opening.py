@@ -36,6 +36,20 @@ def test_a_failed_clone_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_what_late_requests_of_a_failed_clone_made_again_is_no_repository(repo: Repository, tmp_path: Path) -> None:
+    tip = commit(repo.store, {"a": noise(1, 1000)})
+    left = tmp_path / "copy" / ".shardfs"
+    (left / "tmp" / "fetch").mkdir(parents=True)
+    (left / "index.sqlite").touch()
+    with shardfs.clone(str(repo.store_path), tmp_path / "copy", full=True) as copy:
+        assert copy.head_commit() == tip
+        assert copy.verify().ok
+    taken = tmp_path / "taken" / ".shardfs"
+    (taken / "packs").mkdir(parents=True)
+    with pytest.raises(AlreadyExistsError, match="not an empty directory"):
+        shardfs.clone(str(repo.store_path), tmp_path / "taken")
+
+
 @pytest.mark.parametrize("cause", [KeyboardInterrupt(), RemoteUnavailableError("broken line"), OutOfSpaceError("full")])
 def test_an_interrupted_clone_goes_on(
     cause: BaseException, repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
