@@ -49,7 +49,7 @@ def serving(root: Path, *flags: str) -> Iterator[Server]:
 
     Everybody may do everything there, unless a flag says `anonymous=NONE`, `READ` or `WRITE`.
     """
-    with _running([sys.executable, "-c", _PROGRAM, str(root), *flags]) as server:
+    with running([sys.executable, "-c", _PROGRAM, str(root), *flags]) as server:
         yield server
 
 
@@ -57,19 +57,20 @@ def serving(root: Path, *flags: str) -> Iterator[Server]:
 def shardfs_serve(root: Path, *options: str) -> Iterator[Server]:
     """The same by the command, with its options."""
     command = [sys.executable, "-m", "shardfs_cli", "serve", "--root", str(root), "--listen", "127.0.0.1:0"]
-    with _running([*command, "--anonymous", "admin", *options]) as server:
+    with running([*command, "--anonymous", "admin", *options]) as server:
         yield server
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[Server]:
+def running(command: list[str]) -> Iterator[Server]:
+    """A server by its command line, once it has said where it listens; must stop cleanly on SIGTERM."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             line = process.stdout.readline()
             assert line.startswith("Serving "), line + process.stderr.read()
-            server = Server(line.split(" at ")[1].strip().rstrip("/"), process)
+            server = Server(line.rsplit(" at ", 1)[1].strip().rstrip("/"), process)
             yield server
         finally:
             process.send_signal(signal.SIGTERM)
