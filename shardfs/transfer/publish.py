@@ -98,11 +98,13 @@ def publish(
     if not read_only:
         with suppress(LockedError):  # a writer that is at work does the same
             settle(store, wait_s=0)
+    work = _Publication(store, target, progress or no_progress)
+    work.check()
     with atomic.writing(f"cannot publish to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
     with WriterLock(target.lock, _LOCK_WAIT_S).hold("publish"), atomic.writing(f"cannot publish to {folder}"):
         atomic.remove_stale(target.tmp)
-        return _Publication(store, target, progress or no_progress).run(keep_s)
+        return work.run(keep_s)
 
 
 class _Publication:
@@ -112,6 +114,12 @@ class _Publication:
         self._progress = progress
         self._new: dict[PackId, int] = {}
         self._linked = 0
+        self._complete: set[CommitId] = set()  # all that they need is here
+
+    def check(self) -> None:
+        """See before anything is written that there is something to publish: a refusal leaves nothing behind."""
+        with suppress(FileNotFoundError):  # gc or optimize was faster; `run` looks again
+            self._check(_seen(self._store.layout), _listed(self._target) or _NOTHING)
 
     def run(self, keep_s: float) -> PublishReport:
         old = _listed(self._target) or _NOTHING
@@ -145,11 +153,11 @@ class _Publication:
 
     def _check(self, seen: _Seen, old: _Seen) -> None:
         """Everything that refs need must be here: a lazy clone has only what was read."""
-        known = set(old.refs.values())
+        self._complete.update(old.refs.values())
         try:
-            for commit in set(seen.refs.values()) - known:
-                check_closure(self._store, commit, known)
-                known.add(commit)
+            for commit in set(seen.refs.values()) - self._complete:
+                check_closure(self._store, commit, self._complete)
+                self._complete.add(commit)
         except ConflictError as error:
             msg = f"{error.__cause__ or error}; `shardfs fetch --full` gets what a clone lacks"
             raise UsageError(msg) from error

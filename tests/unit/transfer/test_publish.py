@@ -150,6 +150,9 @@ def test_store_that_lacks_something(source: tuple[Store, list[CommitId]], tmp_pa
         publish(store, www)
     assert (www / "info/refs").read_bytes() == before
     assert check_published(www).problems == []
+    with pytest.raises(UsageError, match="fetch --full"):
+        publish(store, tmp_path / "new/www")
+    assert not (tmp_path / "new").exists()
 
 
 def test_two_at_once(source: tuple[Store, list[CommitId]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
