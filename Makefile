@@ -41,7 +41,8 @@ soak: setup
 
 faults: setup
 	$(BIN)/python -m tests.faults.campaign $(or $(FLAGS),--spread) --seeds $(or $(SEEDS),200)
-	$(BIN)/python -m tests.faults.campaign --static --spread --seeds 20
+	$(BIN)/python -m tests.faults.campaign --at static --spread --seeds 20
+	$(BIN)/python -m tests.faults.campaign --at bucket --spread --seeds 20
 	$(BIN)/python -m tests.faults.killing_transfer --rounds $(or $(SEEDS),200)
 	PUSHES=$(or $(SEEDS),200) $(BIN)/python -m pytest --timeout 1200 tests/faults/test_races.py
 

@@ -21,8 +21,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import pytest
 
@@ -112,24 +114,39 @@ class Swift:
 
     def make_bucket(self, name: str, *, public: bool = False) -> str:
         """Make a bucket; `public`: anybody may read what is in it, at the URL that comes back."""
-        headers = {"X-Auth-Token": self._token()}
+        headers = {"X-Auth-Token": self._token}
         if public:
             headers["X-Container-Read"] = ".r:*"
         self._ask("PUT", f"/v1/AUTH_test/{name}", headers)
         return f"http://{self.host}:{self.port}/v1/AUTH_test/{name}"
 
+    def names(self, bucket: str, prefix: str) -> list[str]:
+        """Names of all objects that begin with `prefix`."""
+        asked = f"/v1/AUTH_test/{bucket}?prefix={quote(prefix, safe='')}"
+        return self._ask("GET", asked, {"X-Auth-Token": self._token})[1].decode().split()
+
+    def copy(self, bucket: str, name: str, to: str) -> None:
+        """Copy an object within a bucket."""
+        headers = {"X-Auth-Token": self._token, "Destination": f"{bucket}/{to}"}
+        self._ask("COPY", f"/v1/AUTH_test/{bucket}/{name}", headers)
+
+    def delete(self, bucket: str, name: str) -> None:
+        """Delete an object."""
+        self._ask("DELETE", f"/v1/AUTH_test/{bucket}/{name}", {"X-Auth-Token": self._token})
+
+    @cached_property
     def _token(self) -> str:
         headers = {"X-Auth-User": _ACCESS_KEY, "X-Auth-Key": _SECRET_KEY}
-        return self._ask("GET", "/auth/v1.0", headers).headers["X-Auth-Token"]
+        return self._ask("GET", "/auth/v1.0", headers)[0].headers["X-Auth-Token"]
 
-    def _ask(self, method: str, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         try:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
             assert answer.status < 300, (method, path, answer.status, body)
-            return answer
+            return answer, body
         finally:
             connection.close()
 

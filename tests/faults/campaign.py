@@ -1,6 +1,6 @@
 """Every fault against every operation, many times: right bytes or one clear line, in time, and right in the end.
 
-    python -m tests.faults.campaign [--seeds N] [--first SEED] [--static] [--fault NAME ...] [--operation NAME ...]
+    python -m tests.faults.campaign [--seeds N] [--first SEED] [--at PLACE] [--fault NAME ...] [--operation NAME ...]
 
 A case is one operation on fresh copies of small repositories, through the proxy with one fault that meets a share of
 the exchanges. Then the same once more without faults, and verification on both sides. Counted are
@@ -16,44 +16,39 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import json
 import multiprocessing
 import os
 import pkgutil
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import shardfs.maintenance
 import shardfs.remotes
 import shardfs.transfer
 import shardfs_cli.commands
-from tests import nginx
-from tests.certificates import OPENSSL, Pair, make_certificate
+from tests.certificates import OPENSSL
 from tests.faults import proxy
+from tests.faults.bench import LIMIT_S, Bench
 from tests.faults.breaking import GREETING_FAULTS, UPLOAD_FAULTS
-from tests.faults.children import Child, Ended, checking
-from tests.faults.operations import OPERATIONS, REMOTE_FAILED, Case, Operation, Templates
-from tests.serving import serving
+from tests.faults.children import Ended
+from tests.faults.operations import OPERATIONS, REMOTE_FAILED
+from tests.faults.origins import Bucket, Served, Static
 
-DEADLINE_S: Final = 1.0
-PATIENT_S: Final = 30.0  # the deadline where nothing is broken, only slow
-LIMIT_S: Final = 100.0  # of a command that asks some twenty things, each within the deadline
 MOUNTED_LIMIT_S: Final = 200.0  # of a dozen files, which the kernel asks for again when it could not read ahead
 MOST_MEMORY: Final = 400 << 20  # bytes
 SHARES: Final = (0.1, 0.3, 1.0)
 MOUNTED_SHARE: Final = 10  # one in so many seeds goes through a mount, which takes a second to make
 FOUND: Final = [name for name in proxy.ALL if OPENSSL or name not in GREETING_FAULTS]
+PLACES: Final = {"server": Served, "static": Static, "bucket": Bucket}
 OUTCOMES: Final = ("ok", "error", "wrong", "hang")
 CLEAR: Final = {REMOTE_FAILED, 13, 10}  # a remote failed, damage, no repository there
 CONFLICT: Final = 15
@@ -90,142 +85,6 @@ class Outcome:
     said: str
     met: int
     seconds: float
-
-
-class Proxy:
-    """A proxy in a process of its own."""
-
-    def __init__(self, upstream: str, tls: Pair | None) -> None:
-        argv = [sys.executable, "-m", "tests.faults.proxy", upstream, *(["--tls", *map(str, tls)] if tls else [])]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.url: str = self._heard()["url"]
-
-    def change(self, **weather: Any) -> dict[str, Any]:
-        """As `FaultProxy.change`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(weather) + "\n")
-        self._process.stdin.flush()
-        return self._heard()
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate(timeout=20)
-
-    def _heard(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        heard: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return heard
-
-
-@contextmanager
-def _static(folder: Path, root: Path) -> Iterator[str]:
-    """nginx over the same folder, with the configuration of the manual; its URL."""
-    port = nginx.free_port()
-    changes = {
-        "listen 127.0.0.1:8080;": f"listen 127.0.0.1:{port};",
-        "root /srv/www/models;": f"root {root};",
-        "pid /run/nginx-models.pid;": f"pid {folder}/nginx.pid;",
-    }
-    with nginx.nginx(folder, nginx.replaced(nginx.manual("nginx-static"), changes), port):
-        yield f"http://127.0.0.1:{port}"
-
-
-class Bench:
-    """A server, its proxies and the repositories that cases are copies of; one in each process of a campaign."""
-
-    def __init__(self, folder: Path, stack: ExitStack, *, static: bool = False) -> None:
-        self.folder = folder
-        self.root = folder / "root"
-        self.root.mkdir(parents=True)
-        self._stack = stack
-        self.server = stack.enter_context(serving(self.root))
-        self.templates = Templates.make(folder / "templates", self.root, self.server.url)
-        self.certificate = make_certificate(folder) if OPENSSL else None
-        upstream = stack.enter_context(_static(folder, self.root)) if static else self.server.url
-        self.plain = Proxy(upstream, None)
-        stack.callback(self.plain.close)
-        self.tls = Proxy(upstream, self.certificate)
-        stack.callback(self.tls.close)
-        self._count = 0
-
-    @contextmanager
-    def case(self, operation: Operation, url: str, **environment: str) -> Iterator[Running]:
-        """Fresh copies for an operation behind `url`; all is removed in the end."""
-        self._count += 1
-        name = f"case-{self._count}"
-        folder = self.folder / name
-        folder.mkdir()
-        case = Case(self.templates, folder, self.root / name, f"{url}/{name}")
-        running = Running(operation, case, {**self._environment(folder), **environment})
-        operation.prepare(case)
-        try:
-            wrong = running.check(lambda: operation.mount(case)) if operation.mounts else []
-            assert not wrong, wrong
-            yield running
-        finally:
-            if operation.mounts:
-                running.check(lambda: operation.end(case))
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(case.store, ignore_errors=True)
-
-    def _environment(self, folder: Path) -> dict[str, str]:
-        places = {f"XDG_{kind}_HOME": str(folder / kind.lower()) for kind in ("CACHE", "CONFIG", "STATE")}
-        runtime = folder / "runtime"
-        runtime.mkdir(mode=0o700)
-        return {
-            **places,
-            "XDG_RUNTIME_DIR": str(runtime),
-            "SHARDFS_DEADLINE": str(DEADLINE_S),
-            **({"SSL_CERT_FILE": str(self.certificate.certificate)} if self.certificate else {}),
-        }
-
-    def kill_server(self) -> None:
-        """kill -9, and another one in its place."""
-        self.server.kill()
-        self.server.process.wait()
-        self.server = self._stack.enter_context(serving(self.root))
-        for front in (self.plain, self.tls):
-            front.change(upstream=self.server.url)
-
-    def server_memory(self) -> int:
-        """The most resident bytes that the server ever had."""
-        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) << 10
-
-
-@dataclass
-class Running:
-    """An operation on copies of its own, step by step, each in a child."""
-
-    operation: Operation
-    case: Case
-    environment: dict[str, str]
-
-    def start(self) -> Child:
-        """Begin the operation."""
-        return Child(lambda: self.operation.run(self.case), self._log, self.environment)
-
-    def finish(self, *, is_done: bool) -> list[str]:
-        """Do it once more, without faults; what is wrong then, or was already after it said that it is done."""
-
-        def check() -> list[str]:
-            before = self.operation.done(self.case) if is_done else []
-            status = self.operation.again(self.case)
-            if status:
-                return [*before, f"without faults: exit status {status}"]
-            return [*before, *self.operation.done(self.case), *self.operation.sound(self.case)]
-
-        return self.check(check)
-
-    def check(self, check: Callable[[], Sequence[str]]) -> list[str]:
-        """What a check finds, in a child."""
-        child = Child(checking(check), self._log, {**self.environment, "SHARDFS_DEADLINE": str(PATIENT_S)})
-        ended = child.wait(LIMIT_S)
-        return [] if ended.status == 0 else [ended.said.strip() or f"a check ended with {ended.status}"]
-
-    @property
-    def _log(self) -> Path:
-        return self.case.folder / "said"
 
 
 def attempt(bench: Bench, job: Job) -> Outcome:
@@ -270,22 +129,27 @@ _bench: list[Bench] = []  # of this process
 _stack = ExitStack()
 
 
-def _begin(folder: str, static: bool) -> None:
+def _begin(folder: str, place: str) -> None:
     os.environ["SHARDFS_AUTHOR"] = "A Tester <tester@example.org>"
-    place = Path(folder, str(os.getpid()))
+    own = Path(folder, str(os.getpid()))
     for kind in ("CACHE", "CONFIG", "STATE"):
-        os.environ[f"XDG_{kind}_HOME"] = str(place / kind.lower())
+        os.environ[f"XDG_{kind}_HOME"] = str(own / kind.lower())
     multiprocessing.util.Finalize(None, _stack.close, exitpriority=10)
     for package in (shardfs.maintenance, shardfs.remotes, shardfs.transfer, shardfs_cli.commands):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)  # once, not in each child
-    _bench.append(Bench(place, _stack, static=static))
+    own.mkdir()
+    _bench.append(Bench(own, _stack, PLACES[place](own, _stack)))
     gc.collect()
     gc.freeze()  # or each child copies what its collector looks at
 
 
 def _work(job: Job) -> tuple[Outcome, int]:
-    return attempt(_bench[0], job), _bench[0].server_memory()
+    try:
+        outcome = attempt(_bench[0], job)
+    except Exception as error:  # noqa: BLE001 - costs one case, not the campaign
+        outcome = Outcome(job, "wrong", f"the campaign itself failed: {error!r}", 0, 0.0)
+    return outcome, _bench[0].origin.peak_memory()
 
 
 def jobs(seeds: Sequence[int], faults: Sequence[str], operations: Sequence[str], *, spread: bool) -> list[Job]:
@@ -307,10 +171,10 @@ def jobs(seeds: Sequence[int], faults: Sequence[str], operations: Sequence[str],
     ]
 
 
-def run(todo: Sequence[Job], processes: int, folder: Path, *, static: bool) -> Iterator[Outcome]:
+def run(todo: Sequence[Job], processes: int, folder: Path, place: str) -> Iterator[Outcome]:
     """Try all cases, in any order; what goes wrong with a server is an outcome, too."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(str(folder), static)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(str(folder), place)) as pool:
         peak = 0
         for future in as_completed([pool.submit(_work, job) for job in todo]):
             outcome, memory = future.result()
@@ -347,17 +211,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="most cases wait most of the time")
     parser.add_argument("--fault", nargs="+", choices=FOUND, default=[*FOUND])
     parser.add_argument("--operation", nargs="+", choices=OPERATIONS, default=[*OPERATIONS])
-    parser.add_argument("--static", action="store_true", help="a static web server, which takes no pushes")
+    parser.add_argument(
+        "--at", choices=PLACES, default="server", help="the far side; nothing is pushed to a static one"
+    )
     parser.add_argument("--spread", action="store_true", help="one operation for each fault and seed, in turn")
     parser.add_argument("--show", action="store_true", help="every outcome, with what was said")
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.seeds)
-    operations = [name for name in given.operation if not (given.static and OPERATIONS[name].sends)]
+    operations = [name for name in given.operation if PLACES[given.at].takes_pushes or not OPERATIONS[name].sends]
     todo = jobs(seeds, given.fault, operations, spread=given.spread)
     outcomes: list[Outcome] = []
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shardfs-faults-") as name:
-        for outcome in run(todo, given.jobs, Path(name), static=given.static):
+        for outcome in run(todo, given.jobs, Path(name), given.at):
             outcomes.append(outcome)
             if given.show or outcome.kind in ("wrong", "hang"):
                 print(f"{outcome.kind}: {outcome.job}: {outcome.said}", flush=True)

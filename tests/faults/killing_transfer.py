@@ -18,8 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.faults.campaign import LIMIT_S, Bench, judge
+from tests.faults.bench import LIMIT_S, Bench
+from tests.faults.campaign import judge
 from tests.faults.operations import OPERATIONS, Operation
+from tests.faults.origins import Served
 
 KILLED: Final = ("push", "pull", "clone --full", "fetch --full")
 
@@ -29,27 +31,29 @@ def packs_of(store: Path) -> list[int]:
     return [path.stat().st_size for path in (store / "packs").rglob("*.pack")]
 
 
-def one_round(bench: Bench, operation: Operation, seed: int, usual_s: float) -> tuple[str, list[str]]:
+def one_round(bench: Bench, origin: Served, operation: Operation, seed: int, usual_s: float) -> tuple[str, list[str]]:
     """Kill once; who was killed, and what was wrong."""
     chance = random.Random(f"{operation.name} {seed}")
     victim = chance.choice(("client", "server"))
     with bench.case(operation, bench.plain.url, SHARDFS_DEADLINE="10") as running:
         case = running.case
-        before = sum(packs_of(case.store))
+        store = origin.root / case.name
+        before = sum(packs_of(store))
         bench.plain.change()
         child = running.start()
         time.sleep(chance.uniform(0, usual_s))
         if victim == "client":
             child.kill()
         else:
-            bench.kill_server()
+            origin.kill()
+            bench.plain.change(upstream=origin.upstream)
         ended = child.wait(LIMIT_S)
         kind, said = judge(operation.name, ended) if victim == "server" or ended.status == 0 else ("error", "")
         wrong = [f"{kind}: {said}"] if kind in ("wrong", "hang") else []
         first = bench.plain.change()
         wrong += running.finish(is_done=kind == "ok")
         second = bench.plain.change()
-        sizes = packs_of(case.store)
+        sizes = packs_of(store)
         sent = sum(count for report in (first, second) for to, count in report["sent"].items() if "/packs/" in to)
         most = sum(sizes) - before + max(sizes)
         if operation.sends and sent > most:
@@ -68,11 +72,12 @@ def main() -> None:
     done: Counter[str] = Counter()
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="shardfs-kills-") as name, ExitStack() as stack:
-        bench = Bench(Path(name) / "bench", stack)
+        origin = Served(Path(name), stack)
+        bench = Bench(Path(name), stack, origin)
         for operation in (OPERATIONS[each] for each in given.operation):
             usual_s = _seconds(bench, operation)
             for seed in range(given.first, given.first + given.rounds):
-                victim, problems = one_round(bench, operation, seed, usual_s)
+                victim, problems = one_round(bench, origin, operation, seed, usual_s)
                 done[f"{operation.name}, {victim}"] += 1
                 wrong += bool(problems)
                 for problem in problems:

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import shardfs
 from shardfs.errors import FormatError, ShardfsError
 from shardfs.mount import session
-from tests.faults.children import command
+from shardfs.repository import Repository
+from tests.faults.children import Child, command
 from tests.faults.killing_deltas import version
+from tests.faults.origins import Origin
 from tests.mount.conftest import add_commit, eventually
 from tests.stores import noise
 
 VERSIONS, OLD = 4, 2
 REMOTE_FAILED: Final = 14
-_PLACE: Final = "http://127.0.0.1:1/template"  # in settings; replaced in each copy
+_MAKING_S: Final = 120.0
 PATIENCE_S: Final = 80.0  # until a mount asks a remote again that asked to be left alone for a minute or more
 _BIG: Final = 900_000  # bytes of the largest file: several requests
 
@@ -39,58 +41,67 @@ def files_of(number: int) -> dict[str, bytes]:
     }
 
 
-@dataclass(frozen=True)
-class Templates:
-    """The repositories that operations are done with copies of.
+class Templates(NamedTuple):
+    """The repositories that operations are done with copies of: "server-old" and "server-new" at the origin.
 
     Attributes:
-        folder: where they are.
+        folder: where the others are.
         digests: SHA-256 of each file by "commit:path", of all versions.
         tips: the newest commit when the server had `OLD` versions, and when it had all.
+        url: that the clones have.
     """
 
     folder: Path
     digests: dict[str, str]
-    tips: tuple[str, str]
+    tips: list[str]
+    url: str
 
     @classmethod
-    def make(cls, folder: Path, root: Path, url: str) -> Templates:
-        """Make them, with a server at `url` whose root is `root`."""
-        digests: dict[str, str] = {}
-        tips = []
+    def make(cls, folder: Path, origin: Origin) -> Templates:
+        """Make them, in a child: object storage cannot be used in children of who used it."""
         folder.mkdir()
-        with shardfs.init(folder / "author") as author:
-            author.add_remote("origin", f"{url}/template")
-            for number in range(VERSIONS):
-                files = files_of(number)
-                id_ = add_commit(author, files, f"version {number}")
-                digests |= {f"{id_}:{path}": hashlib.sha256(data).hexdigest() for path, data in files.items()}
-                if number + 1 in (OLD, VERSIONS):
-                    age = "old" if number + 1 == OLD else "new"
-                    if age == "new":
-                        shutil.copytree(folder / "author", folder / "ahead")
-                    author.push()
-                    shutil.copytree(root / "template", folder / f"server-{age}")
-                    shardfs.clone(f"{url}/template", folder / f"clone-{age}").close()
-                    tips.append(id_)
-        for project in ("ahead", "clone-old", "clone-new"):
-            _aim(folder / project, f"{url}/template", _PLACE)
-        return cls(folder, digests, (tips[0], tips[1]))
+        url = origin.url(origin.upstream, "template")
+        child = Child(lambda: _make(folder, origin, url), folder / "said", origin.environment(origin.upstream))
+        ended = child.wait(_MAKING_S)
+        assert ended.status == 0, ended.said
+        return cls(folder, **json.loads((folder / "made.json").read_text()), url=url)
 
 
-@dataclass(frozen=True)
-class Case:
+def _make(folder: Path, origin: Origin, url: str) -> int:
+    digests: dict[str, str] = {}
+    tips = []
+    with shardfs.init(folder / "author") as author:
+        author.add_remote("origin", url)
+        for number in range(VERSIONS):
+            files = files_of(number)
+            id_ = add_commit(author, files, f"version {number}")
+            digests |= {f"{id_}:{path}": hashlib.sha256(data).hexdigest() for path, data in files.items()}
+            if number + 1 in (OLD, VERSIONS):
+                age = "old" if number + 1 == OLD else "new"
+                if age == "new":
+                    shutil.copytree(folder / "author", folder / "ahead")
+                author.push()
+                origin.copy("template", f"server-{age}")
+                shardfs.clone(url, folder / f"clone-{age}").close()
+                tips.append(id_)
+    (folder / "made.json").write_text(json.dumps({"digests": digests, "tips": tips}))
+    return 0
+
+
+class Case(NamedTuple):
     """One operation on copies of its own.
 
     Attributes:
         folder: all that it makes.
-        store: the server's repository.
+        origin: where the other side is.
+        name: of the repository there.
         url: of that, through the proxy.
     """
 
     templates: Templates
     folder: Path
-    store: Path
+    origin: Origin
+    name: str
     url: str
 
     @property
@@ -99,41 +110,32 @@ class Case:
 
     def copy(self, server: str, project: str | None) -> None:
         """Make the copies."""
-        shutil.copytree(self.templates.folder / server, self.store)
+        self.origin.copy(server, self.name)
         if project is not None:
             shutil.copytree(self.templates.folder / project, self.project)
-            _aim(self.project, _PLACE, self.url)
+            settings = self.project / ".shardfs" / "config.toml"
+            text = settings.read_text()
+            assert self.templates.url in text
+            settings.write_text(text.replace(self.templates.url, self.url))
 
-    def wrong_content(self, read: Callable[[str], bytes]) -> Iterator[str]:
-        """Files of all versions that `read`, given "commit:path", shows with other bytes than were committed."""
+    def wrong_content(self, repo: Repository) -> Iterator[str]:
+        """Files of all versions that a repository shows with other bytes than were committed."""
         for where, digest in self.templates.digests.items():
-            if hashlib.sha256(read(where)).hexdigest() != digest:
-                yield f"{where} has other bytes"
+            with repo.read(where) as file:
+                if hashlib.sha256(file.read()).hexdigest() != digest:
+                    yield f"{where} has other bytes"
 
 
-def _aim(project: Path, before: str, after: str) -> None:
-    settings = project / ".shardfs" / "config.toml"
-    text = settings.read_text()
-    assert before in text
-    settings.write_text(text.replace(before, after))
-
-
-def _problems(folder: Path, *, remote: bool = False) -> list[str]:
+def _problems(repo: Repository, *, remote: bool = False) -> Iterator[str]:
     """What verification finds."""
-    with shardfs.open(folder) as repo:
-        report = repo.verify(remote=remote)
-        return [f"{folder.name}: {p.kind} {p.object[:12]} {p.file}: {p.problem}" for p in report.problems]
+    for p in repo.verify(remote=remote).problems:
+        yield f"{p.kind} {p.object[:12]} {p.file}: {p.problem}"
 
 
 def _content(folder: Path, case: Case) -> list[str]:
     """What is wrong in the contents that a repository shows."""
-
-    def read(where: str) -> bytes:
-        with repo.read(where) as file:
-            return file.read()
-
     with shardfs.open(folder) as repo:
-        return list(case.wrong_content(read))
+        return list(case.wrong_content(repo))
 
 
 class Operation(ABC):
@@ -161,7 +163,8 @@ class Operation(ABC):
 
     def sound(self, case: Case) -> list[str]:
         """What verification finds in the end, on both sides."""
-        return [*_problems(case.store), *_problems(case.project), *_problems(case.project, remote=True)]
+        with case.origin.opened(case.name) as there, shardfs.open(case.project) as here:
+            return [*_problems(there), *_problems(here), *_problems(here, remote=True)]
 
     def mount(self, case: Case) -> list[str]:
         """Make what lives longer than `run`, if the operation `mounts`. Runs in a child of its own."""
@@ -182,11 +185,11 @@ class Push(Operation):
         return command("-C", str(case.project), "push")
 
     def done(self, case: Case) -> list[str]:
-        with shardfs.open(case.store) as repo:
+        with case.origin.opened(case.name) as repo:
             tip = repo.tip("main")
-        if tip is None or tip.hex() != case.templates.tips[1]:
-            return [f"pushed, but the server is at {tip.hex()[:12] if tip else 'nothing'}"]
-        return _content(case.store, case)
+            if tip is None or tip.hex() != case.templates.tips[1]:
+                return [f"pushed, but the server is at {tip.hex()[:12] if tip else 'nothing'}"]
+            return list(case.wrong_content(repo))
 
 
 class Pull(Operation):
@@ -224,12 +227,8 @@ class Clone(Operation):
         return 0 if finished else self.run(case)
 
     def done(self, case: Case) -> list[str]:
-        aside = case.store.with_name(case.store.name + "-aside")
-        case.store.rename(aside)
-        try:
+        with case.origin.hidden(case.name):
             return [*Pull().done(case), *_content(case.project, case)]
-        finally:
-            aside.rename(case.store)
 
 
 class Fetch(Operation):
