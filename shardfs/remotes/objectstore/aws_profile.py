@@ -13,6 +13,7 @@ from typing import Final
 
 from shardfs.errors import UsageError
 
+_PAIR: Final = ("aws_access_key_id", "aws_secret_access_key")
 _KEYS: Final = {
     "aws_access_key_id": "access_key_id",
     "aws_secret_access_key": "secret_access_key",
@@ -26,7 +27,7 @@ def read_profile(environment: Mapping[str, str]) -> dict[str, str]:
     """Options of obstore by the profile that the environment names, or by `default`; empty when there is none.
 
     Raises:
-        UsageError: a profile was named and is in neither file, or a file cannot be parsed.
+        UsageError: a profile was named and is in neither file, has one key of two, or a file cannot be parsed.
     """
     named = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE")
     profile = named or "default"
@@ -37,6 +38,10 @@ def read_profile(environment: Mapping[str, str]) -> dict[str, str]:
         msg = f"there is no AWS profile {profile!r}; see AWS_PROFILE and ~/.aws/config"
         raise UsageError(msg)
     found = {**(config or {}), **(secret or {})}
+    for given, missing in (_PAIR, _PAIR[::-1]):
+        if found.get(given) and not found.get(missing):
+            msg = f"the AWS profile {profile!r} has {given} and no {missing}; see ~/.aws/credentials"
+            raise UsageError(msg)
     return {_KEYS[key]: value for key, value in found.items() if key in _KEYS and value}
 
 

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     _Maker = Callable[[ClientConfig], ObjectStore]
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_BUCKET_SIZES: Final = range(3, 223)  # characters: S3 and Azure end at 63, Google's names with dots at 222
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 # obstore panics on those of them that no header can hold, and on an endpoint that is no URL.
 _SENT: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
+_PAIR: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OTHER_KEYS: Final = (  # where credentials come from when there are no keys; obstore looks for them
     "AWS_ACCESS_KEY_ID",
     "AWS_SKIP_SIGNATURE",
@@ -73,6 +75,9 @@ def _parts(url: str) -> tuple[str, str, str]:
     if not _BUCKET.fullmatch(bucket) or (path and strange) or "?" in url or "#" in url:
         msg = "the URL of an object store must look like s3://bucket/prefix; keys belong into the environment"
         raise UsageError(msg)
+    if len(bucket) not in _BUCKET_SIZES:
+        msg = f"{url[:100]}: {bucket[:20]!r} can be no bucket or container; their names have 3 to 63 characters"
+        raise UsageError(msg)
     return parts.scheme.lower(), bucket, path
 
 
@@ -99,6 +104,7 @@ def _s3(bucket: str, prefix: str) -> tuple[_Maker, str]:
 def _s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
     """Options beyond what obstore finds in the environment by itself."""
     options: dict[str, Any] = {}
+    _check_pair(environment)
     if not any(environment.get(key) for key in _OTHER_KEYS):
         options.update(read_profile(environment))
     if any(environment.get(key) for key in ("AWS_REGION", "AWS_DEFAULT_REGION")):
@@ -110,6 +116,13 @@ def _s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
     if "endpoint" in options:
         _check_endpoint(endpoint or "endpoint_url", options["endpoint"])
     return options
+
+
+def _check_pair(environment: Mapping[str, str]) -> None:
+    for given, missing in (_PAIR, _PAIR[::-1]):
+        if environment.get(given) and not environment.get(missing):
+            msg = f"{given} is set and {missing} is not; set both, or none of them"
+            raise UsageError(msg)
 
 
 def _check(values: Mapping[str, str]) -> None:

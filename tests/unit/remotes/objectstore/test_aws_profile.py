@@ -60,6 +60,14 @@ def test_a_profile_without_keys(files: dict[str, str]) -> None:
     assert read_profile({**files, "AWS_PROFILE": "login"}) == {}
 
 
+@pytest.mark.parametrize("key", ["aws_access_key_id", "aws_secret_access_key"])
+def test_a_profile_with_one_key_of_two(files: dict[str, str], key: str) -> None:
+    Path(files["AWS_SHARED_CREDENTIALS_FILE"]).write_text(f"[default]\n{key} = hidden\n")
+    with pytest.raises(UsageError, match=f"the AWS profile 'default' has {key} and no aws_") as caught:
+        read_profile(files)
+    assert "hidden" not in str(caught.value)
+
+
 def test_an_unknown_profile_is_named(files: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="no AWS profile 'teem'"):
         read_profile({**files, "AWS_PROFILE": "teem"})

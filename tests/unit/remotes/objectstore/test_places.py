@@ -20,7 +20,6 @@ COMMIT = CommitId(b"\xcc" * 32)
 BAD = [
     "s3://",
     "s3:///prefix",
-    "s3://b/prefix",
     "s3://bucket/a//b",
     "s3://bucket/a/../b",
     "s3://bucket/a b",
@@ -38,6 +37,25 @@ def test_bad_urls_are_refused_without_repeating_them(url: str) -> None:
     with pytest.raises(UsageError, match="must look like s3://bucket/prefix") as caught:
         check_url(url)
     assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["gs://x/y", "s3://ab/prefix", "az://x", f"s3://{'b' * 223}/y"])
+def test_names_that_no_bucket_has(url: str) -> None:
+    with pytest.raises(UsageError, match="can be no bucket or container; their names have 3 to 63") as caught:
+        check_url(url)
+    assert len(str(caught.value)) < 240
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")],
+)
+def test_one_key_of_two(monkeypatch: pytest.MonkeyPatch, given: str, missing: str) -> None:
+    monkeypatch.setenv(given, "hidden-4711")
+    monkeypatch.delenv(missing, raising=False)
+    with pytest.raises(UsageError, match=f"^{given} is set and {missing} is not") as caught:
+        check_url("s3://bucket/demo")
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
