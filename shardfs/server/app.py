@@ -19,6 +19,7 @@ from shardfs.errors import StoreError
 from shardfs.exposition import CONTENT_TYPE
 from shardfs.server.access import Access, caller_of, keep_private
 from shardfs.server.failures import Handler, answer_failures
+from shardfs.server.folder import make_folder
 from shardfs.server.handlers import Handlers
 from shardfs.server.limits import Limits
 from shardfs.server.process import REPOSITORIES, Edge, is_loopback, serve
@@ -224,9 +225,9 @@ def run(  # noqa: PLR0913 - the options of the command, all with defaults
         UsageError: the certificate is no good.
         MalformedError: the file of tokens or of rules is damaged.
     """
+    if not read_only:
+        make_folder(root, "cannot serve")
     try:
-        if not read_only:
-            root.mkdir(parents=True, exist_ok=True)
         os.scandir(root).close()
     except OSError as error:
         msg = f"cannot serve {root}: {error.strerror}"

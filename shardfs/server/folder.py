@@ -18,6 +18,25 @@ from shardfs.store.atomic import writing
 PRIVATE: Final = 0o600  # for whoever the server runs as, and nobody else
 
 
+def make_folder(folder: Path, purpose: str, mode: int = 0o777) -> None:
+    """Make the directory that a server works in, and those above it, where they are missing.
+
+    Args:
+        folder: the directory.
+        purpose: begins the message ("cannot serve").
+        mode: permissions of a new one, less the umask.
+
+    Raises:
+        StoreError: it cannot be made, or is something else.
+    """
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is no directory" if isinstance(error, FileExistsError) else error.strerror
+        msg = f"{purpose} {folder}: {reason}"
+        raise StoreError(msg) from error
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFolder:
     """Paths of one server.

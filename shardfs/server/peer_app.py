@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from shardfs.errors import StoreError
 from shardfs.exposition import Metric, Sample
 from shardfs.server.access import Access
 from shardfs.server.app import DEFAULT_HOST, DEFAULT_PORT, and_how_to_get_in, assemble
+from shardfs.server.folder import make_folder
 from shardfs.server.limits import Limits
 from shardfs.server.peer_blocks import Blocks
 from shardfs.server.peer_cache import PeerCache, PeerHandlers
@@ -35,7 +37,7 @@ class Upstream:
 
     Attributes:
         url: of the other place: a server, or a bucket or directory with repositories below it.
-        folder: keeps what came, and the tokens of this cache.
+        folder: keeps what came, and the tokens of this cache; made when missing, for this user alone.
         size: most bytes that blocks may take on disk.
         min_free: least bytes that stay free on that disk.
     """
@@ -121,11 +123,10 @@ def run(
         StoreError: the folder cannot be used, or the address cannot be listened on.
         MalformedError: a file of tokens, rules or settings is damaged.
     """
-    try:
-        upstream.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"cannot keep anything in {upstream.folder}: {error.strerror}"
-        raise StoreError(msg) from error
+    make_folder(upstream.folder, "cannot keep anything in", 0o700)
+    if not os.access(upstream.folder, os.W_OK | os.X_OK):
+        msg = f"cannot keep anything in {upstream.folder}: it is not writable; --cache-dir names another place"
+        raise StoreError(msg)
     rules = access or Access(upstream.folder)
 
     app = make_cache_app(upstream, access=rules, limits=edge.limits)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import unprivileged
 from tests.cli import schema
 from tests.cli.conftest import Shell
 
@@ -148,3 +150,15 @@ def test_a_cache_has_no_root(shell: Shell) -> None:
     assert "--cache-dir" in refused.err
     refused = shell("serve", "--cache-dir", "x", status=2)
     assert "--cache URL" in refused.err
+
+
+def test_a_cache_needs_a_directory_that_it_can_write_to(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    options = ("--cache", "http://127.0.0.1:9", "--listen", "127.0.0.1:0", "--cache-dir")
+    assert shell("serve", *options, tmp_path / "file", status=1).err.endswith("/file: it is no directory\n")
+    with unprivileged.home() as home:
+        closed = home.parent / "closed"
+        closed.mkdir(mode=0o755)
+        status, said = unprivileged.run(home, [sys.executable, "-m", "shardfs_cli", "serve", *options, closed])
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith(f"shardfs: cannot keep anything in {closed}: it is not writable")

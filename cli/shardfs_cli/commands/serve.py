@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     metavar="URL",
     help="Serve what is below another server, bucket or directory, and keep what passes through on this disk.",
 )
-@click.option("--cache-dir", metavar="DIR", help="Where; by default served/ in the user's cache directory.")
+@click.option(
+    "--cache-dir", metavar="DIR", help="Where; made when missing. By default served/ in the user's cache directory."
+)
 @click.option(
     "--cache-size", default="50G", show_default=True, metavar="SIZE", callback=size_of, help="Most bytes to keep there."
 )
