@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from shardfs import config
 
 if TYPE_CHECKING:
     from shardfs.remotes.credentials_file import Entry
+
+
+class Verdict(Enum):
+    """What a server made of a token that it was shown."""
+
+    TAKEN = "taken"  # it lets nobody read without one
+    NOT_NEEDED = "not needed"  # it lets everybody read; one that knows no tokens takes any
+    UNKNOWN = "unknown"  # it has no repository at the URL, and may not have looked at it
 
 
 def login(
@@ -17,7 +26,7 @@ def login(
     user: str | None = None,
     helper: str | None = None,
     plain_http: bool = False,
-) -> bool:
+) -> Verdict:
     """Try a token with one request, then keep it for a URL and all below it, readable by this user alone.
 
     Args:
@@ -26,9 +35,6 @@ def login(
         user: show the token as the password of this user, for servers that want that.
         helper: a command that prints the token each time it is needed; it gets the URL on standard input.
         plain_http: the token may be sent over http to another machine, where everybody on the way can read it.
-
-    Returns:
-        Whether the server judged the token; one that has no repository at the URL may not look at it.
 
     Raises:
         UsageError: a URL or token of the wrong form. RemoteLoginError: the server does not take the token.
@@ -47,9 +53,11 @@ def login(
         raise UsageError(msg)
     entry = credentials_file.Entry(token, user, helper, plain_http)
     credentials_file.check(entry)
-    is_judged = _is_judged(url, entry) or _is_judged(f"{url.rstrip('/')}/any", entry)
+    verdict = _try(url, entry)
+    if verdict is Verdict.UNKNOWN:
+        verdict = _try(f"{url.rstrip('/')}/any", entry)
     credentials_file.save(url, entry)
-    return is_judged
+    return verdict
 
 
 def logout(url: str) -> None:
@@ -63,8 +71,8 @@ def logout(url: str) -> None:
     credentials_file.forget(url)
 
 
-def _is_judged(url: str, entry: Entry) -> bool:
-    """Whether the answer to a question at a URL depends on what is shown.
+def _try(url: str, entry: Entry) -> Verdict:
+    """What the answers to a question at a URL, with a token and without, say of it.
 
     A server says whom it lets in before it says what there is, but below names that repositories can have only.
 
@@ -74,18 +82,20 @@ def _is_judged(url: str, entry: Entry) -> bool:
     from shardfs.errors import RemoteLoginError, RemotePermissionError, RepositoryNotFoundError
     from shardfs.remotes.credentials_file import Entry
 
+    otherwise = Verdict.TAKEN
     try:
         _ask(url, entry)
-    except RepositoryNotFoundError:
-        try:
-            _ask(url, Entry())
-        except RemoteLoginError:
-            return True
-        except (RemotePermissionError, RepositoryNotFoundError):
-            return False
     except RemotePermissionError:
-        pass
-    return True
+        return Verdict.TAKEN
+    except RepositoryNotFoundError:
+        otherwise = Verdict.UNKNOWN
+    try:
+        _ask(url, Entry())
+    except RemoteLoginError:
+        return Verdict.TAKEN
+    except (RemotePermissionError, RepositoryNotFoundError):
+        return otherwise
+    return Verdict.NOT_NEEDED
 
 
 def _ask(url: str, entry: Entry) -> None:

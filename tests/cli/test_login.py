@@ -40,6 +40,16 @@ class Guarded(BadServer):
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
+class Open(BadServer):
+    """A server of one repository that knows nothing of tokens."""
+
+    def answer_to(self, head: bytes) -> bytes:
+        if not head.startswith(b"GET /repo/"):
+            return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+        body = b'{"version": 1, "head": "refs/heads/main", "refs": {}}'
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
 @pytest.fixture
 def server() -> Iterator[Guarded]:
     found = Guarded()
@@ -56,7 +66,7 @@ def test_login_tries_the_token_and_keeps_it(project: Shell, server: Guarded) -> 
     assert "does not take this token" in refused.err
     assert not credentials_file.path().exists()
     result = project("login", server.url, "--json", stdin=SECRET.encode() + b"\n")
-    assert result.json == {"url": server.url, "tried": True}
+    assert result.json == {"url": server.url, "tried": True, "needed": True}
     assert schema.problems(schema.load()["login"], result.json) == []
     project("fetch")
     gone = project("logout", server.url, "--json")
@@ -70,6 +80,23 @@ def test_login_to_a_whole_server_is_tried_below_its_root(shell: Shell, server: G
     shell("login", root, stdin=b"wrong\n", status=14)
     assert shell("login", root, "--json", stdin=SECRET.encode()).json["tried"] is True
     assert shell("clone", server.url, "copy").status == 0
+
+
+def test_login_where_everybody_may_read_claims_nothing(shell: Shell) -> None:
+    server = Open()
+    try:
+        told = shell("login", server.url, stdin=SECRET.encode()).out
+        assert "it lets everybody read, with a token or without" in told
+        assert "logged in" not in told
+        result = shell("login", server.url, "--json", stdin=SECRET.encode()).json
+        assert result == {"url": server.url, "tried": False, "needed": False}
+        assert schema.problems(schema.load()["login"], result) == []
+        elsewhere = server.url.removesuffix("/repo")
+        result = shell("login", elsewhere, "--json", stdin=SECRET.encode()).json
+        assert (result["tried"], result["needed"]) == (False, None)
+        assert "could not be tried" in shell("login", elsewhere, stdin=SECRET.encode()).out
+    finally:
+        server.close()
 
 
 def test_login_with_a_helper_keeps_no_token(project: Shell, server: Guarded) -> None:

@@ -37,14 +37,18 @@ def command(context: Context, url: str, *, user: str | None, helper: str | None,
     from shardfs import login
 
     token = _token(url) if helper is None else None
-    is_judged = login.login(url, token, user=user, helper=helper, plain_http=plain_http)
-    out = context.output
+    verdict = login.login(url, token, user=user, helper=helper, plain_http=plain_http)
+    out, shown = context.output, output.name(url)
     if out.json:
-        out.document({"url": url, "tried": is_judged})
-    if is_judged:
-        out.note(f"logged in to {output.name(url)}")
-    else:
-        out.note(f"kept for {output.name(url)}; it holds no repository yet, so the token could not be tried")
+        is_needed = {login.Verdict.TAKEN: True, login.Verdict.NOT_NEEDED: False}.get(verdict)
+        out.document({"url": url, "tried": verdict is login.Verdict.TAKEN, "needed": is_needed})
+    match verdict:
+        case login.Verdict.TAKEN:
+            out.note(f"logged in to {shown}")
+        case login.Verdict.NOT_NEEDED:
+            out.note(f"kept for {shown}; it lets everybody read, with a token or without")
+        case login.Verdict.UNKNOWN:
+            out.note(f"kept for {shown}; it holds no repository yet, so the token could not be tried")
 
 
 def _token(url: str) -> str:
