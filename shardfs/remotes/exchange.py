@@ -22,7 +22,7 @@ from shardfs.errors import (
     RemoteUnreachableError,
     StoreError,
 )
-from shardfs.remotes import cancelling, redirects
+from shardfs.remotes import cancelling, redirects, scheme
 from shardfs.remotes.address import Address
 from shardfs.remotes.answers import BodyReader
 from shardfs.remotes.connection import Connection, Pool
@@ -129,6 +129,7 @@ class Exchanges:
         self._pool = Pool(place.host, place.port, tls, timeouts, throttle)
         self._elsewhere: dict[tuple[str, str, int], Pool] = {}
         self._guard = threading.Lock()
+        self._is_sure = place.scheme != "http"  # whether it is known that the place does not speak TLS instead
 
     def ask(self, request: Request) -> Answer:
         """The answer to a request whose target is relative to the place.
@@ -147,6 +148,9 @@ class Exchanges:
             answer, connection = self._send(self._pool, request._replace(headers={**request.headers, **login}))
             if answer.status != 401 or not self._authorization.renew(shown):
                 break
+        if answer.status == 400 and not self._is_sure and scheme.is_tls(self._place.host, self._place.port):
+            raise RemoteProtocolError(f"{self._who}: {scheme.IS_HTTPS}")
+        self._is_sure = True
         if answer.status == 401:
             raise RemoteLoginError(f"{self._who}: {self._authorization.told}")
         if answer.status in _REDIRECTS and request.method == "GET":
@@ -203,14 +207,26 @@ class Exchanges:
             return _exchange(pool, connection, request), connection
         except (ConnectionError, http.client.RemoteDisconnected) as error:
             if not connection.used or request.told is not None:
-                raise _remote_error(where, error, reached=connection.reached) from error
+                raise self._error(where, error, connection) from error
         except (OSError, http.client.HTTPException, FormatError) as error:
-            raise _remote_error(where, error, reached=connection.reached) from error
+            raise self._error(where, error, connection) from error
         connection = pool.take(fresh=True)
         try:
             return _exchange(pool, connection, request), connection
         except (OSError, http.client.HTTPException, FormatError) as error:
-            raise _remote_error(where, error, reached=connection.reached) from error
+            raise self._error(where, error, connection) from error
+
+    def _error(self, where: str, error: Exception, connection: Connection) -> RemoteError:
+        """What a failure means: of a first request over plain HTTP perhaps that the place speaks TLS."""
+        found = _remote_error(where, error, reached=connection.reached)
+        if self._is_sure or not connection.reached:
+            return found
+        if isinstance(error, TimeoutError):
+            return RemoteTimeoutError(f"{found}; should the URL begin with https://?")
+        if scheme.is_tls(self._place.host, self._place.port, error):
+            return RemoteProtocolError(f"{where}: {scheme.IS_HTTPS}")
+        self._is_sure = True  # or cannot be asked: once is enough
+        return found
 
 
 def _exchange(pool: Pool, connection: Connection, request: Request) -> Answer:
@@ -270,6 +286,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = "; `remote.ca_file` names other authorities" if error.verify_code in _UNKNOWN_AUTHORITY else ""
         return f"its certificate is not trusted: {error.verify_message.rstrip('.')}{hint}"
+    if isinstance(error, ssl.SSLError) and scheme.is_plain(error):
+        return scheme.IS_HTTP
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {(error.reason or 'broken').lower().replace('_', ' ')}"
     if isinstance(error, OSError) and error.strerror:
