@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
-from shardfs.errors import FormatError, LockedError, MalformedError, NotFoundError, OutOfSpaceError
+from shardfs.errors import FormatError, LockedError, MalformedError, OutOfSpaceError
 from shardfs.formats import wire
 from shardfs.formats.ids import PackId
 from shardfs.store import atomic
@@ -31,7 +31,7 @@ _BLOCK_SIZE: Final = 1 << 20  # bytes handed to a thread at once; what a kill of
 _MARGIN: Final = 64 << 20  # bytes of disk that an upload must leave free
 _PART: Final = "part-"  # begins the names of files of packs that are coming in
 _SILENT_S: Final = 1.0  # without a byte, after which another connection may go on with the same pack
-_USELESS: Final = (FormatError, NotFoundError, OutOfSpaceError, web.HTTPRequestEntityTooLarge)
+_USELESS: Final = (FormatError, OutOfSpaceError, web.HTTPRequestEntityTooLarge)
 """After these the bytes that came are of no use, or in the way."""
 
 

@@ -16,10 +16,11 @@ from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     AlreadyExistsError,
     ChunkCorruptedError,
+    ChunkNotFoundError,
+    ConflictError,
     FormatError,
     LockedError,
     MalformedError,
-    NotFoundError,
     PackCorruptedError,
     RefCorruptedError,
 )
@@ -99,7 +100,7 @@ def receive_pack(store: Store, temp: Path, pack_id: PackId) -> FinishedPack:
 
     Raises:
         MalformedError: the content is not what its id and table promise. UnsupportedVersionError: a codec or version
-            that this program does not know. NotFoundError: a base chunk is neither in the pack nor in the store.
+            that this program does not know. ConflictError: a base chunk is neither in the pack nor in the store.
         LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
     is_useful = False
@@ -177,9 +178,9 @@ class _Received:
             source = PlaintextSource(copies_of)
             for entry in entries:
                 _check_object(entry.kind, source.decode(entry, _payload(fd, entry)))
-        except ChunkCorruptedError as error:
-            msg = f"pack {self._pack_id.hex()[:12]} needs a base that is not readable here: {error}"
-            raise NotFoundError(msg) from error
+        except (ChunkNotFoundError, ChunkCorruptedError) as error:
+            msg = f"pack {self._pack_id.hex()[:12]} needs a base that cannot be read here: {error}; push it first"
+            raise ConflictError(msg) from error
         finally:
             os.close(fd)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import shardfs
+from shardfs.errors import RemoteDeniedError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.formats.tree import FileEntry
 from shardfs.repository import Repository
@@ -75,6 +76,15 @@ def problems_at(folder: Path) -> list[object]:
 def without_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Begin with an empty cache: it holds plaintext, which would hide that packs cannot be decoded."""
     monkeypatch.setenv("SHARDFS_CACHE_DIR", str(tmp_path / f"cache-{len(os.listdir(tmp_path))}"))
+
+
+def test_a_pack_is_refused_before_its_bases_are_there(repo: Repository, remote: tuple[Path, str]) -> None:
+    entries = {pack: repo.store.index.entries(pack) for pack in repo.store.index.packs()}
+    pack, needs = next((pack, e.bases[0]) for pack, found in entries.items() for e in found if e.bases)
+    assert needs not in {entry.id for entry in entries[pack]}
+    with pytest.raises(RemoteDeniedError, match=f"chunk {needs.hex()[:12]} is not here; push it first"):
+        repo.remote("origin").put_pack(repo.store.layout.pack(pack), pack)
+    assert not list((remote[0] / "packs").glob("*/*"))
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["lazy", "full"])

@@ -14,7 +14,6 @@ from shardfs.codecs.registry import Encoded
 from shardfs.errors import (
     ConflictError,
     MalformedError,
-    NotFoundError,
     RefChangedError,
 )
 from shardfs.formats.commit import Commit
@@ -87,7 +86,7 @@ def test_bases_are_in_the_pack_or_in_the_store(store: Store, elsewhere: Store, s
 def test_base_that_is_not_here_is_named(store: Store, elsewhere: Store) -> None:
     ids = chain(elsewhere, 2, split=True)
     pack_id = next(p for p in elsewhere.index.packs() if elsewhere.index.entries(p)[0].id == ids[1])
-    with pytest.raises(NotFoundError, match=ids[0].hex()[:12]):
+    with pytest.raises(ConflictError, match=ids[0].hex()[:12]):
         receive_pack(store, carry(elsewhere, pack_id, store), pack_id)
     assert list(store.layout.tmp.iterdir()) == []
     assert store.index.packs() == {}
