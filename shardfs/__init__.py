@@ -71,6 +71,7 @@ def clone(
 
     Raises:
         RepositoryNotFoundError: nothing was made. RemoteError: what came stays, and the same call goes on with it.
+        IntegrityError: the same, where contents that are to be copied are damaged at the remote.
         AlreadyExistsError: the directory is not empty. UsageError: not a filter. RefNotFoundError: no such branch.
     """
     from shardfs import opening
@@ -101,8 +102,12 @@ def mirror(
         path: directory that is missing, empty or a mirror of `url`; it is a repository without a work tree.
         progress: called with bytes done, bytes in all and a name.
 
+    Returns:
+        What was done. What is damaged at the remote, or missing there, is in `lost`; all else is here.
+
     Raises:
-        RepositoryNotFoundError, RemoteError: the copy is as it was. AlreadyExistsError: something else is there.
+        RepositoryNotFoundError, RemoteError: by the remote; refs of which all came are up to date.
+        AlreadyExistsError: something else is there.
     """
     from shardfs import opening
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 
 from shardfs import config, discovery
-from shardfs.errors import AlreadyExistsError, RefNotFoundError, RemoteError, ShardfsError, StoreError
+from shardfs.errors import AlreadyExistsError, IntegrityError, RefNotFoundError, RemoteError, ShardfsError, StoreError
 from shardfs.formats.ref import BRANCHES, DEFAULT_BRANCH, REMOTES, Head
-from shardfs.progress import Progress
+from shardfs.progress import Progress, no_progress
 from shardfs.repository import Repository
 from shardfs.store import atomic
 from shardfs.store.index import LOCAL
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What requests that were still running make again while a failed clone is removed; no fact is in them alone.
 _REMADE: Final = {"tmp", "index.sqlite", "index.sqlite-wal", "index.sqlite-shm"}
+_PASSING: Final = (IntegrityError, RemoteError, StoreError, KeyboardInterrupt)  # after which a clone may go on
 _UNFINISHED: Final = "unfinished"  # a file in the store of a clone that is being made: the digest of its URL
 
 
@@ -64,7 +65,7 @@ def clone(
         try:
             _first_fetch(repo, url, wanted, progress)
         except BaseException as error:
-            may_go_on = isinstance(error, RemoteError | StoreError | KeyboardInterrupt) and _has_packs(repo)
+            may_go_on = isinstance(error, _PASSING) and _has_packs(repo)
             repo.close()
             if not may_go_on:
                 shutil.rmtree(store if existed else path, ignore_errors=True)
@@ -144,6 +145,8 @@ def _first_fetch(repo: Repository, url: str, wanted: _Wanted, progress: Progress
     fetched = repo.fetch("origin", full=wanted.filter.everything, progress=progress)
     branch = _first_branch(fetched, wanted)
     fetched.check_followed("origin", BRANCHES + branch)
+    if fetched.lost and wanted.filter.picks:
+        raise fetched.lost[0]
     tip = repo.ref(f"{REMOTES}origin/{branch}")
     repo.store.refs.set_head(Head(BRANCHES + branch))
     repo.set_upstream(branch, "origin")
@@ -187,6 +190,7 @@ def plan_clone(url: str, *, full: bool = False, filters: Sequence[str] = (), bra
 def mirror(url: str, path: Path, progress: Progress | None = None) -> FetchReport:
     """See `shardfs.mirror`."""
     from shardfs.remotes import credentials, registry
+    from shardfs.transfer import contents
     from shardfs.transfer import mirror as mirrors
     from shardfs.transfer.filters import Filter
 
@@ -206,7 +210,13 @@ def mirror(url: str, path: Path, progress: Progress | None = None) -> FetchRepor
         if repo.settings.remotes.get("origin") != url or repo.root is not None:
             msg = f"{path} is no mirror of {repo.remote('origin').url if repo.settings.remotes else 'anything'}"
             raise AlreadyExistsError(msg)
-        return mirrors.mirror(repo.store, repo.remote("origin"), wanted=Filter(everything=True), progress=progress)
+        return mirrors.mirror(
+            repo.store,
+            repo.remote("origin"),
+            wanted=Filter(everything=True),
+            keep=lambda ids: contents.keep(repo.store, repo.chunks, ids, progress or no_progress).errors,
+            progress=progress,
+        )
 
 
 def open_remote(url: str) -> Repository:

@@ -167,9 +167,12 @@ class Sharing(Caching):
             prune: delete remote-tracking branches that are gone at the remote.
             progress: called with bytes done, bytes in all and a name.
 
+        Returns:
+            What was done. What is damaged at the remote, or missing there, is in `lost`; all else came.
+
         Raises:
-            RemoteError, RepositoryNotFoundError: by the remote. RevisionNotFoundError, PathNotFoundError: no such
-                place. OutOfSpaceError: the contents do not fit.
+            RemoteError, RepositoryNotFoundError: by the remote; what came stays. RevisionNotFoundError,
+                PathNotFoundError: no such place. OutOfSpaceError: the contents do not fit.
         """
         from shardfs.transfer import contents, fetch
 
@@ -177,7 +180,13 @@ class Sharing(Caching):
         name, tell = remote or self.upstream(), progress or no_progress
         wanted = self._wanted(name, full=full)
         report = fetch.fetch(
-            self.store, self.remote(name), wanted=wanted, prune=prune, others=self.remote, progress=progress
+            self.store,
+            self.remote(name),
+            wanted=wanted,
+            prune=prune,
+            others=self.remote,
+            keep=lambda ids: contents.keep(self.store, self.chunks, ids, tell).errors,
+            progress=progress,
         )
         ids: Iterable[bytes] = ()
         if places:
@@ -185,7 +194,10 @@ class Sharing(Caching):
         elif wanted.picks:  # with whole packs, what this remote has lost and others have
             ids = fetch.picked(self.objects, report.complete, wanted)
         kept = contents.keep(self.store, self.chunks, ids, tell)
-        report.kept, report.kept_bytes = kept
+        report.kept, report.kept_bytes = kept.chunks, kept.bytes
+        known = {str(error) for error in report.lost}
+        report.lost += [error for error in kept.errors if str(error) not in known]
+        report.check_answered()
         return report
 
     def plan_fetch(

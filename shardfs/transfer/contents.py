@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.codecs.registry import Encoded
-from shardfs.errors import PathNotFoundError
-from shardfs.formats.ids import ChunkId, Kind
+from shardfs.errors import IntegrityError, NotFoundError, PathNotFoundError, RemoteError, ShardfsError
+from shardfs.formats.ids import ChunkId, Kind, PackId
 from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.tree import FileEntry
 from shardfs.history import paths
@@ -21,6 +21,7 @@ from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Index, Location
 from shardfs.store.store import Store
 from shardfs.tensors import Detector
+from shardfs.transfer.losses import Losses
 from shardfs.transfer.parallel import in_order
 from shardfs.transfer.reader import Reader
 from shardfs.transfer.scratch import check_room
@@ -63,6 +64,20 @@ class Lack(NamedTuple):
     bytes: int
 
 
+class Kept(NamedTuple):
+    """What became of chunks that were to be copied here.
+
+    Attributes:
+        chunks: that were copied.
+        bytes: their stored size.
+        errors: of those that could not be had, each once.
+    """
+
+    chunks: int
+    bytes: int
+    errors: list[ShardfsError]
+
+
 def pick(
     files: Iterable[tuple[paths.Path, FileEntry]], objects: Objects, reader: Reader, pattern: str | None = None
 ) -> Picked:
@@ -97,32 +112,30 @@ def lack(ids: Iterable[bytes], index: Index, cache: Cache | None) -> Lack:
     return Lack(len(found), sum(copy.entry.stored_size for copy in found))
 
 
-def keep(store: Store, reader: Reader, ids: Iterable[bytes], progress: Progress) -> Lack:
+def keep(store: Store, reader: Reader, ids: Iterable[bytes], progress: Progress) -> Kept:
     """Copy chunks that only remotes have, and all that they are differences to, into packs of this store.
 
-    Each is verified first, and what is damaged at one remote comes from another. May be interrupted and run again.
-
-    Returns:
-        What was copied.
+    Each is verified first, and what is damaged at one remote comes from another. One that cannot be had keeps back no
+    other. May be interrupted and run again.
 
     Raises:
-        OutOfSpaceError: they do not fit on the disk; nothing was asked for. NotFoundError, IntegrityError, RemoteError:
-            by a chunk that cannot be had. LockedError, ReadOnlyError, StoreError: by the disk.
+        OutOfSpaceError: they do not fit on the disk; nothing was asked for. RemoteError: a remote can be asked for
+            nothing. LockedError, ReadOnlyError, StoreError: by the disk.
     """
-    wanted, chunks, size = list(ids), 0, 0
+    work = _Copy(store, reader)
+    wanted = list(ids)
     for _ in range(_ROUNDS):
-        far = _far(wanted, store.index, None)
+        far = [copy for copy in _far(wanted, store.index, None) if copy.entry.id not in work.failed]
         if not far:
             break
         total = sum(copy.entry.stored_size for copy in far)
         check_room(store.layout, total)
 
-        def tell(done: int, before: int = size, total: int = total) -> None:
+        def tell(done: int, before: int = work.size, total: int = total) -> None:
             progress(before + done, before + total, "copying")
 
-        size += _copy(store, reader, far, tell)
-        chunks += len(far)
-    return Lack(chunks, size)
+        work.run(far, tell)
+    return Kept(work.chunks, work.size, list({str(error): error for error in work.failed.values()}.values()))
 
 
 def read(reader: Reader, chunks: list[ChunkRef]) -> Iterator[bytes]:
@@ -163,29 +176,56 @@ def _far(ids: Iterable[bytes], index: Index, cache: Cache | None) -> list[Locati
     return sorted(found, key=lambda copy: (copy.place, copy.pack, copy.entry.offset))
 
 
-def _copy(store: Store, reader: Reader, far: list[Location], tell: Callable[[int], None]) -> int:
-    refs = [ChunkRef(ChunkId(copy.entry.id), copy.entry.raw_size) for copy in far]
-    waiting: list[tuple[ChunkRef, Encoded]] = []
-    size = done = 0
+class _Copy:
+    def __init__(self, store: Store, reader: Reader) -> None:
+        self._store = store
+        self._reader = reader
+        self._losses = Losses()
+        self.failed: dict[bytes, ShardfsError] = {}
+        self.chunks = self.size = 0
 
-    def load(chunk: ChunkRef) -> tuple[ChunkRef, Encoded]:
-        return chunk, reader.payload(Kind.CHUNK, chunk.id, is_exact=True)[0]
+    def run(self, far: list[Location], tell: Callable[[int], None]) -> None:
+        """Copy what can be had; tells how many bytes of it came."""
+        refs = [ChunkRef(ChunkId(copy.entry.id), copy.entry.raw_size) for copy in far]
+        packs = {copy.entry.id: copy.pack for copy in far}
+        waiting: list[tuple[ChunkRef, Encoded]] = []
+        size = done = 0
 
-    coming = _announced(reader, refs)
-    with closing(in_order(load, coming, threads=THREADS, ahead=AHEAD_BYTES, size=lambda c: c.size)) as arriving:
-        for item in arriving:
-            waiting.append(item)
-            size += len(item[1].payload)
-            done += len(item[1].payload)
-            tell(done)
-            if size >= _FLUSH_SIZE:
-                _store(store, waiting)
-                waiting, size = [], 0
-    _store(store, waiting)
-    return done
+        def load(chunk: ChunkRef) -> tuple[ChunkRef, Encoded | ShardfsError]:
+            return chunk, self._load(chunk, packs[chunk.id])
 
+        coming = _announced(self._reader, refs)
+        with closing(in_order(load, coming, threads=THREADS, ahead=AHEAD_BYTES, size=lambda c: c.size)) as arriving:
+            for chunk, found in arriving:
+                if isinstance(found, ShardfsError):
+                    self.failed[chunk.id] = found
+                    continue
+                waiting.append((chunk, found))
+                size += len(found.payload)
+                done += len(found.payload)
+                tell(done)
+                if size >= _FLUSH_SIZE:
+                    self._flush(waiting)
+                    waiting, size = [], 0
+        self._flush(waiting)
 
-def _store(store: Store, items: list[tuple[ChunkRef, Encoded]]) -> None:
-    with store.batch("fetch") as batch:
-        for chunk, encoded in items:
-            batch.put_encoded(Kind.CHUNK, chunk.id, encoded, chunk.size)
+    def _load(self, chunk: ChunkRef, pack: PackId) -> Encoded | ShardfsError:
+        """The verified payload of a chunk, or why not; of a pack that nobody gives nothing more is asked for."""
+        try:
+            if pack in self._losses.errors:
+                return self._losses.errors[pack]
+            with self._losses.patience():
+                return self._reader.payload(Kind.CHUNK, chunk.id, is_exact=True)[0]
+        except RemoteError as error:
+            self._losses.note(pack, error)
+            return error
+        except (IntegrityError, NotFoundError) as error:
+            return error
+
+    def _flush(self, items: list[tuple[ChunkRef, Encoded]]) -> None:
+        if items:
+            with self._store.batch("fetch") as batch:
+                for chunk, encoded in items:
+                    batch.put_encoded(Kind.CHUNK, chunk.id, encoded, chunk.size)
+            self.chunks += len(items)
+            self.size += sum(len(encoded.payload) for _, encoded in items)

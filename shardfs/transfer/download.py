@@ -14,12 +14,13 @@ from typing import Final, NamedTuple, Protocol
 
 from blake3 import blake3
 
-from shardfs.errors import PackCorruptedError, PackNotFoundError, RemoteError, RemoteProtocolError, ShardfsError
+from shardfs.errors import PackCorruptedError, PackNotFoundError, RemoteError, ShardfsError
 from shardfs.formats.ids import PackId
 from shardfs.formats.ref import PackSize
 from shardfs.store import atomic, packs
 from shardfs.store.layout import Layout
 from shardfs.store.store import Store
+from shardfs.transfer.losses import Losses, worst
 from shardfs.transfer.parallel import in_order
 from shardfs.transfer.scratch import check_room, scratch
 
@@ -50,7 +51,7 @@ def download(
     wanted: Sequence[PackSize],
     sources: Callable[[PackId], Sequence[PackSource]],
     arrived: Callable[[int], None],
-) -> Iterator[tuple[PackSize, bool]]:
+) -> Iterator[tuple[PackSize, ShardfsError | None]]:
     """Copy packs here; the payloads in them are verified when they are read, each pack as a whole before it is visible.
 
     Args:
@@ -60,10 +61,11 @@ def download(
         arrived: told the bytes of each range.
 
     Yields:
-        Each pack once it is durable here, with True; with False when no source has it any more.
+        Each pack once it is durable here, with None; else with the reason why it is not: `PackNotFoundError` when no
+        source has it any more, `PackCorruptedError` when what came is not that pack, or the error of its last source.
 
     Raises:
-        RemoteProtocolError: what came is not that pack. RemoteError: by the last source of a pack.
+        RemoteError: no source of a pack can be asked for anything. What came whole before is here.
         OutOfSpaceError: they do not fit on the disk; nothing was asked for.
         LockedError, ReadOnlyError, StoreError: by the disk.
     """
@@ -72,8 +74,8 @@ def download(
         waiting: list[tuple[Path, PackSize]] = []
         try:
             for pack, path in _Download(folder, sources, arrived).run(wanted):
-                if path is None:
-                    yield pack, False
+                if not isinstance(path, Path):
+                    yield pack, path
                     continue
                 waiting.append((path, pack))
                 if sum(kept.size for _, kept in waiting) >= _TOGETHER:
@@ -85,10 +87,10 @@ def download(
         yield from _adopt(store, waiting)
 
 
-def _adopt(store: Store, waiting: Sequence[tuple[Path, PackSize]]) -> list[tuple[PackSize, bool]]:
+def _adopt(store: Store, waiting: Sequence[tuple[Path, PackSize]]) -> list[tuple[PackSize, None]]:
     if waiting:
         store.adopt_packs((path, pack.id) for path, pack in waiting)
-    return [(pack, True) for _, pack in waiting]
+    return [(pack, None) for _, pack in waiting]
 
 
 class _Download:
@@ -98,38 +100,32 @@ class _Download:
         self._folder = folder
         self._sources = sources
         self._arrived = arrived
-        self._failed: dict[PackId, ShardfsError] = {}  # no more ranges of these are asked for
+        self._losses = Losses()  # no more ranges of these are asked for
 
-    def run(self, wanted: Iterable[PackSize]) -> Iterator[tuple[PackSize, Path | None]]:
-        """Packs as files in the folder, whole and durable; None for those that no source has."""
+    def run(self, wanted: Iterable[PackSize]) -> Iterator[tuple[PackSize, Path | ShardfsError]]:
+        """Packs as files in the folder, whole and durable; else why not."""
         todo = list(wanted)
         parts = [part for pack in todo for part in _parts(pack)]
         with closing(in_order(self._block, parts, threads=_PARALLEL, ahead=_AHEAD, size=lambda p: p.size)) as blocks:
             for pack in todo:
                 is_good = self._write(pack, (next(blocks) for _ in _parts(pack)))
-                error = self._failed.get(pack.id)
-                if isinstance(error, PackNotFoundError):
-                    yield pack, None
-                    continue
-                if error is not None:
-                    raise error
-                if not is_good:
+                if not is_good and pack.id not in self._losses.errors:
                     self._again(pack)
-                yield pack, self._folder.pack(pack.id)
+                yield pack, self._losses.errors.get(pack.id) or self._folder.pack(pack.id)
 
     def _block(self, part: _Part) -> bytes | None:
         """One range; None when it cannot be had, for a reason that is remembered."""
-        if part.pack.id in self._failed:
+        if part.pack.id in self._losses.errors:
             return None
-        error: ShardfsError = PackNotFoundError(f"no remote has pack {part.pack.id.hex()[:12]} any more")
+        failures: list[ShardfsError] = []
         for source in self._sources(part.pack.id):
             try:
-                return source.read_pack(part.pack.id, part.offset, part.size)
-            except RemoteError as failure:
-                error = failure
-            except PackNotFoundError:
-                continue
-        self._failed.setdefault(part.pack.id, error)
+                with self._losses.patience():
+                    return source.read_pack(part.pack.id, part.offset, part.size)
+            except (RemoteError, PackNotFoundError) as error:
+                failures.append(error)
+        nobody = PackNotFoundError(f"no remote has pack {part.pack.id.hex()[:12]} any more")
+        self._losses.note(part.pack.id, worst(failures) or nobody)
         return None
 
     def _write(self, pack: PackSize, blocks: Iterable[bytes | None]) -> bool:
@@ -157,7 +153,7 @@ class _Download:
                     return
         names = ", ".join(source.name for source in self._sources(pack.id))
         msg = f"pack {pack.id.hex()[:12]} of {names} has other bytes than its id says"
-        raise RemoteProtocolError(msg)
+        self._losses.note(pack.id, PackCorruptedError(msg))
 
 
 def _parts(pack: PackSize) -> list[_Part]:

@@ -5,21 +5,27 @@ Chunks stay where they are until somebody reads them, unless all of it is asked 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from shardfs.errors import (
+    ConflictError,
     FormatError,
     IntegrityError,
     LockedError,
     NotFoundError,
+    ObjectNotFoundError,
+    PackCorruptedError,
     PackNotFoundError,
     ReadOnlyError,
+    RemoteError,
     RemoteProtocolError,
+    ShardfsError,
 )
 from shardfs.formats.ids import CommitId, Kind, PackId
 from shardfs.formats.ref import BRANCHES, TAGS, PackSize, RefMove
@@ -39,8 +45,13 @@ from shardfs.transfer.follow import follow, prune_refs, tracking_name
 from shardfs.transfer.learning import TAIL_GUESS, Learner, Remotes, no_other
 from shardfs.transfer.reader import Reader
 
+_log = logging.getLogger(__name__)
+
 _SOON_S: Final = 0.5  # that a reader waits for the writer lock; commits of small changes hold it for less
 _ROUNDS: Final = 5  # listings of packs; a remote that packs anew meanwhile does so once
+
+Keep = Callable[[Collection[bytes]], list[ShardfsError]]
+"""Copies chunks here, by id; gives the errors of those that could not be had."""
 
 
 @dataclass
@@ -53,6 +64,9 @@ class FetchReport:
         complete: those of them that are here where they are there: all that they need is known.
         moved: refs here that moved, pruned ones included.
         conflicts: one line for each ref of the remote that could not be followed.
+        lost: one error for each pack, object or chunk that the remote is to have and that could not be had: an
+            `IntegrityError` where it is damaged.
+        is_incomplete: whether some of these refs could not be followed because what they need could not be had.
         packs: packs that were not known before, or not here where all are copied.
         forgotten: packs that the remote has no longer.
         objects: objects that were stored here.
@@ -66,12 +80,32 @@ class FetchReport:
     complete: dict[str, CommitId] = field(default_factory=dict)
     moved: list[RefMove] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    lost: list[ShardfsError] = field(default_factory=list)
+    is_incomplete: bool = False
     packs: int = 0
     forgotten: int = 0
     objects: int = 0
     bytes: int = 0
     kept: int = 0
     kept_bytes: int = 0
+
+    @property
+    def failure(self) -> ShardfsError | None:
+        """What weighs most of all that went wrong: damage, then a remote, then a name; None: nothing did."""
+        if self.lost:
+            return min(self.lost, key=lambda error: isinstance(error, RemoteError))
+        if self.conflicts:
+            return (ObjectNotFoundError if self.is_incomplete else ConflictError)("; ".join(self.conflicts))
+        return None
+
+    def check_answered(self) -> None:
+        """Return if the remote gave all that was asked for, or if what it did not give is damaged.
+
+        Raises:
+            RemoteError: else; another attempt may get it.
+        """
+        if isinstance(self.failure, RemoteError):
+            raise self.failure
 
     def check_followed(self, remote: str, name: str) -> None:
         """Return if a ref of the remote could be followed, or if the remote has no such ref.
@@ -102,7 +136,7 @@ class FetchPlan(NamedTuple):
     contents_bytes: int = 0
 
 
-def fetch(
+def fetch(  # noqa: PLR0913 - options by keyword
     store: Store,
     remote: Remote,
     *,
@@ -110,6 +144,7 @@ def fetch(
     prune: bool = False,
     is_mirror: bool = False,
     others: Remotes = no_other,
+    keep: Keep | None = None,
     progress: Progress | None = None,
 ) -> FetchReport:
     """Bring the index, the objects and the remote-tracking branches up to date with a remote.
@@ -123,10 +158,15 @@ def fetch(
         prune: delete remote-tracking branches that are gone at the remote.
         is_mirror: tags here move with those of the remote; with whole packs no ref moves before all it needs is here.
         others: opens other remotes, for what is damaged at this one.
+        keep: copies chunks that are known here; takes what is sound out of whole packs that are damaged.
         progress: told the bytes that came and will come.
 
+    Returns:
+        What was done; what is damaged at the remote is in it, and keeps back the refs that need it and no others.
+
     Raises:
-        RemoteError, RepositoryNotFoundError: by the remote. Refs here did not move.
+        RemoteError, RepositoryNotFoundError: by the remote. Refs of which all came moved, if it gave anything; in a
+            mirror (`is_mirror`) the caller asks the report whether it gave all.
         LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
     """
     wanted = wanted or Filter()
@@ -135,6 +175,8 @@ def fetch(
     published = remote.refs()
     work = _Fetch(store, remote, report, others, progress or no_progress)
     work.run(full=wanted.whole_packs)
+    if keep is not None and wanted.whole_packs:
+        work.salvage(keep)
     followed = _followed(store, published, wanted)
     report.head, report.refs = published.head, dict(followed.refs)
     if prune:
@@ -144,8 +186,12 @@ def fetch(
         found = follow(store, remote.name, followed, local=local, is_mirror=is_mirror)
         report.moved += found.moved
         report.complete, report.conflicts = found.complete, found.refused + found.held
+        report.is_incomplete = bool(found.held)
         if not found.held or not work.mend():
             break
+    report.lost = work.errors
+    if not is_mirror:
+        report.check_answered()
     return report
 
 
@@ -214,8 +260,14 @@ def learn_packs(store: Store, remote: Remote, deadline_s: float) -> None:
     for pack in (listed[id_] for id_ in listed.keys() - known.keys()):
         if time.monotonic() - started > deadline_s:
             return
-        with suppress(PackNotFoundError):
+        try:
             entries = index.entries(pack.id) or read_pack_tail(remote, pack, TAIL_GUESS).entries
+        except PackNotFoundError:
+            continue
+        except RemoteProtocolError as error:
+            _log.warning("%s", error)
+            complete = False
+        else:
             objects = {entry.id for entry in entries if entry.kind is not Kind.CHUNK}
             if index.has(objects, local=True) == objects:
                 index.add_packs([(pack.id, pack.size, entries)], place=place)
@@ -239,11 +291,11 @@ def _learn_soon(store: Store, learner: Learner, pack: PackSize) -> bool:
     """Learn one pack with its objects; False when another process holds the lock, or nobody may write here."""
     try:
         with store.lock.hold("fetch", wait_s=_SOON_S):
-            for _ in learner.learn([pack]):
-                pass
+            return all(
+                one.entries is not None or isinstance(one.error, PackNotFoundError) for one in learner.learn([pack])
+            )
     except (LockedError, ReadOnlyError):
         return False
-    return True
 
 
 def _followed(store: Store, published: RemoteRefs, wanted: Filter) -> RemoteRefs:
@@ -288,7 +340,19 @@ class _Fetch:
         self._others = others
         self._progress = progress
         self._total = 0
+        self._lost: dict[PackId, ShardfsError] = {}
+        self._chunks: list[ShardfsError] = []
         self._guard = threading.Lock()
+
+    @property
+    def errors(self) -> list[ShardfsError]:
+        """Of all that could not be had."""
+        return [*map(self._told, self._lost, self._lost.values()), *self._chunks]
+
+    def _told(self, pack: PackId, error: ShardfsError) -> ShardfsError:
+        if not isinstance(error, PackNotFoundError):
+            return error
+        return PackCorruptedError(f"pack {pack.hex()[:12]} is listed at {self._remote.url} and is not there")
 
     def run(self, *, full: bool) -> None:
         """Learn or copy all packs; those that disappear meanwhile because they are packed anew are looked for again."""
@@ -301,11 +365,24 @@ class _Fetch:
             new = listed.keys() - index.packs(place).keys() - todo
             there = [listed[id_] for id_ in new if index.entries(id_)]
             index.add_packs(((pack.id, pack.size, ()) for pack in there), place=place)
+            lacking = [
+                pack for pack in lacking if not isinstance(self._lost.get(pack.id), RemoteError | IntegrityError)
+            ]
             if not (self._copy(lacking) if full else self._learn(lacking)):
                 break
+        self._lost = {id_: error for id_, error in self._lost.items() if id_ in listed}
         gone = index.packs(place).keys() - listed.keys()
         index.remove_packs(gone, place=place)
         self._report.forgotten = len(gone)
+
+    def salvage(self, keep: Keep) -> None:
+        """Copy the sound chunks of packs that are damaged, as far as their tables are not."""
+        damaged = [id_ for id_, error in self._lost.items() if isinstance(error, PackCorruptedError)]
+        tables = {id_: entries for id_ in damaged if (entries := self._store.index.entries(id_))}
+        for id_ in tables:
+            del self._lost[id_]
+        if tables:
+            self._chunks += keep([e.id for entries in tables.values() for e in entries if e.kind is Kind.CHUNK])
 
     def mend(self) -> bool:
         """Ask again for objects that came damaged, now or in an earlier fetch; whether there are any."""
@@ -316,15 +393,25 @@ class _Fetch:
         return bool(lacking)
 
     def _copy(self, packs: list[PackSize]) -> int:
-        """Copy whole packs; returns how many are gone at the remote."""
+        """Copy whole packs, and learn those that are damaged; returns how many are gone at the remote."""
         self._total = self._report.bytes + sum(pack.size for pack in packs)
-        gone = 0
-        for pack, is_here in download(self._store, packs, self._sources, self._arrived):
-            if is_here:
+        damaged: list[PackSize] = []
+        for pack, error in download(self._store, packs, self._sources, self._arrived):
+            if error is None:
                 self._store.index.add_packs([(pack.id, pack.size, ())], place=self._remote.name)
-            self._report.packs += is_here
-            gone += not is_here
-        return gone
+            elif isinstance(error, IntegrityError):
+                damaged.append(pack)
+            self._note(pack, error)
+            self._report.packs += error is None
+        copied = {pack.id: self._lost[pack.id] for pack in damaged}
+        self._learn(damaged)
+        self._lost = copied | self._lost  # that a table is sound does not mend the pack
+        return sum(isinstance(self._lost.get(pack.id), PackNotFoundError) for pack in packs)
+
+    def _note(self, pack: PackSize, error: ShardfsError | None) -> None:
+        self._lost.pop(pack.id, None)
+        if error is not None:
+            self._lost[pack.id] = error
 
     def _sources(self, pack_id: PackId) -> list[PackSource]:
         """Who has a pack: the remote, then others that are known to."""
@@ -338,12 +425,12 @@ class _Fetch:
     def _learn(self, packs: list[PackSize]) -> int:
         """Learn tables and objects; returns how many packs are gone at the remote."""
         self._total = self._report.bytes + sum(min(pack.size, TAIL_GUESS) for pack in packs)
-        gone, known = 0, self._store.index.packs(self._remote.name)
+        known = self._store.index.packs(self._remote.name)
         for one in Learner(self._store, self._remote, self._others, self._arrived).learn(packs):
             self._report.packs += one.entries is not None and one.pack.id not in known
             self._report.objects += len(one.payloads)
-            gone += one.entries is None
-        return gone
+            self._note(one.pack, one.error)
+        return sum(isinstance(self._lost.get(pack.id), PackNotFoundError) for pack in packs)
 
     def _arrived(self, count: int) -> None:
         with self._guard:

@@ -11,7 +11,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from shardfs.errors import FormatError, NotFoundError, PackNotFoundError, RemoteError
+from shardfs.errors import (
+    FormatError,
+    NotFoundError,
+    ObjectCorruptedError,
+    PackNotFoundError,
+    RemoteError,
+    ShardfsError,
+)
 from shardfs.formats.ids import Kind
 from shardfs.formats.pack import Entry
 from shardfs.formats.ref import PackSize
@@ -19,6 +26,7 @@ from shardfs.remotes.base import Remote, read_pack_tail
 from shardfs.store import copies
 from shardfs.store.index import LOCAL
 from shardfs.store.store import Store
+from shardfs.transfer.losses import Losses
 from shardfs.transfer.parallel import in_order
 from shardfs.transfer.ranges import MAX_REQUEST, extend
 
@@ -40,13 +48,16 @@ class Learned:
 
     Attributes:
         pack: which.
-        entries: its table; None when the remote has it no longer.
+        entries: its table; None when it could not be had.
         payloads: verified payloads of those of its objects that were not here.
+        error: why there is no table (`PackNotFoundError`: the remote has the pack no longer; `PackCorruptedError`: it
+            is damaged; else an error of the remote), or `ObjectCorruptedError` when an object could not be had.
     """
 
     pack: PackSize
     entries: list[Entry] | None
     payloads: list[tuple[Entry, bytes]]
+    error: ShardfsError | None = None
 
 
 def no_other(name: str) -> Remote:
@@ -70,12 +81,14 @@ class Learner:
         self._remote = remote
         self._others = others
         self._arrived = arrived
+        self._losses = Losses()
 
     def learn(self, packs: Iterable[PackSize]) -> Iterator[Learned]:
-        """Learn packs; gives each once it is known and its objects are durable here.
+        """Learn packs; gives each once it is known and its objects are durable here, or with the reason why it is not.
 
         Raises:
-            RemoteError: by the remote. LockedError, OutOfSpaceError, ReadOnlyError, StoreError: by the disk.
+            RemoteError: the remote can be asked for nothing. LockedError, OutOfSpaceError, ReadOnlyError, StoreError:
+                by the disk.
         """
         waiting: list[Learned] = []
         size = 0
@@ -91,24 +104,31 @@ class Learner:
     def _read(self, pack: PackSize) -> Learned:
         """Table and missing objects of one pack."""
         try:
-            tail = read_pack_tail(self._remote, pack, TAIL_GUESS)
-            self._arrived(len(tail.data))
-            objects = [e for e in tail.entries if e.kind is not Kind.CHUNK]
-            here = self._store.index.has((e.id for e in objects), local=True)
-            payloads: list[tuple[Entry, bytes]] = []
-            early: list[Entry] = []
-            for entry in objects:
-                if entry.id in here:
-                    continue
-                if entry.offset < tail.offset:
-                    early.append(entry)
-                else:
-                    begin = entry.offset - tail.offset
-                    payloads.append((entry, tail.data[begin : begin + entry.stored_size]))
-            payloads += self._read_early(pack, early)
-        except PackNotFoundError:
-            return Learned(pack, None, [])
-        return Learned(pack, tail.entries, [good for item in payloads if (good := self._good(pack, *item))])
+            with self._losses.patience():
+                entries, payloads = self._ask(pack)
+        except (RemoteError, PackNotFoundError) as error:
+            self._losses.note(pack.id, error)
+            return Learned(pack, None, [], self._losses.errors[pack.id])
+        good = [found for item in payloads if (found := self._good(pack, *item))]
+        bad = [entry for entry, _ in payloads if entry.id not in {found.id for found, _ in good}]
+        return Learned(pack, entries, good, self._damage(pack, bad[0]) if bad else None)
+
+    def _ask(self, pack: PackSize) -> tuple[list[Entry], list[tuple[Entry, bytes]]]:
+        tail = read_pack_tail(self._remote, pack, TAIL_GUESS)
+        self._arrived(len(tail.data))
+        objects = [e for e in tail.entries if e.kind is not Kind.CHUNK]
+        here = self._store.index.has((e.id for e in objects), local=True)
+        payloads: list[tuple[Entry, bytes]] = []
+        early: list[Entry] = []
+        for entry in objects:
+            if entry.id in here:
+                continue
+            if entry.offset < tail.offset:
+                early.append(entry)
+            else:
+                begin = entry.offset - tail.offset
+                payloads.append((entry, tail.data[begin : begin + entry.stored_size]))
+        return tail.entries, payloads + self._read_early(pack, early)
 
     def _read_early(self, pack: PackSize, entries: list[Entry]) -> list[tuple[Entry, bytes]]:
         """Objects that lie before the tail, in ranges."""
@@ -132,6 +152,10 @@ class Learner:
             _log.warning("%s, pack %s: %s", self._remote.name, pack.id.hex()[:12], error)
             return self._from_others(entry)
         return entry, payload
+
+    def _damage(self, pack: PackSize, entry: Entry) -> ShardfsError:
+        where = f"pack {pack.id.hex()[:12]} of {self._remote.url}"
+        return ObjectCorruptedError(f"{entry.kind.name.lower()} {entry.id.hex()[:12]} in {where} is damaged")
 
     def _from_others(self, wanted: Entry) -> tuple[Entry, bytes] | None:
         for place, pack_id, _, entry in self._store.index.find(wanted.id):

@@ -13,7 +13,7 @@ from shardfs.progress import Progress
 from shardfs.remotes.base import Remote
 from shardfs.store.atomic import os_errors
 from shardfs.store.store import Store
-from shardfs.transfer.fetch import FetchReport, fetch
+from shardfs.transfer.fetch import FetchReport, Keep, fetch
 from shardfs.transfer.filters import Filter
 
 
@@ -53,22 +53,39 @@ def refresh(store: Store, url: str, remote: Remote) -> None:
 
     Raises:
         RemoteError, StoreError: the store keeps what it had.
+        IntegrityError: something is damaged at the remote, and the branch of its HEAD needs it; others are up to date.
     """
     if store.layout.root.exists():
-        mirror(store, remote)
+        _show(store, remote)
     else:
-        create(store.layout.root, url, lambda fresh: mirror(fresh, remote))
+        create(store.layout.root, url, lambda fresh: _show(fresh, remote))
+
+
+def _show(store: Store, remote: Remote) -> None:
+    report = mirror(store, remote)
+    if report.lost and report.head in report.refs.keys() - report.complete.keys():
+        raise report.lost[0]
 
 
 def mirror(
-    store: Store, remote: Remote, *, wanted: Filter | None = None, progress: Progress | None = None
+    store: Store,
+    remote: Remote,
+    *,
+    wanted: Filter | None = None,
+    keep: Keep | None = None,
+    progress: Progress | None = None,
 ) -> FetchReport:
     """Fetch, then make branches, tags and HEAD of `store` those of the remote, as far as they are complete here.
 
+    Args as those of `fetch`.
+
+    Returns:
+        What was done; what is damaged at the remote is in it.
+
     Raises:
-        RemoteError: the store keeps what it had.
+        RemoteError: by the remote. What is complete here is up to date, if it gave anything.
     """
-    report = fetch(store, remote, wanted=wanted, prune=True, is_mirror=True, progress=progress)
+    report = fetch(store, remote, wanted=wanted, prune=True, is_mirror=True, keep=keep, progress=progress)
     branches = {name: commit for name, commit in report.complete.items() if name.startswith(BRANCHES)}
     with store.lock.hold("fetch"):
         have = store.refs.list(BRANCHES) | store.refs.list(TAGS)
@@ -80,4 +97,5 @@ def mirror(
         head = Head(report.head or BRANCHES + DEFAULT_BRANCH)
         if store.refs.head() != head:
             store.refs.set_head(head)
+    report.check_answered()
     return report

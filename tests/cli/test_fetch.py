@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli import schema
 from tests.cli.conftest import Shell
+from tests.stores import flip
 
 MIB = 1 << 20
 SCHEMAS = schema.load()
@@ -242,3 +243,29 @@ def test_a_mirror_that_follows_goes_on_after_failures(origin: Shell, tmp_path: P
         _, err = running.communicate(timeout=30)
     assert running.returncode == 128 + signal.SIGTERM
     assert b"Traceback" not in err
+
+
+def test_damage_of_one_branch_stops_no_other(origin: Shell, clone: Shell, tmp_path: Path) -> None:
+    store, target = origin.folder / ".shardfs", tmp_path / "mirror"
+    origin("switch", "-q", "exp/one")
+    bad = origin.commit("more", fourth__bin=os.urandom(MIB))
+    large = [path for path in (store / "packs").rglob("*.pack") if path.stat().st_size > MIB]
+    pack = max(large, key=lambda path: path.stat().st_mtime_ns)
+    flip(pack, 5000)
+    origin("switch", "-q", "main")
+    new = origin.commit("sound", fifth__bin=os.urandom(MIB))
+    done = clone("fetch", "--full", status=13)
+    assert len(re.findall(r"^shardfs: chunk \w{12} has no good copy: .* at origin", done.err, re.MULTILINE)) == 1
+    assert new[:12] in done.out
+    assert clone("prefetch", "origin/main", "--check").status == 0
+    assert follows("fetch", clone, "fetch", "--full", status=13)["lost"]  # type: ignore[index]
+    done = origin("mirror", store, target, status=13)
+    assert "chunk" in done.err
+    assert "exp/one is not complete" in done.err
+    assert (target / "refs/heads/main").read_text().strip() == new
+    assert not (target / "refs/heads/exp").exists()
+    flip(pack, 5000)
+    clone("fetch", "--full")
+    origin("mirror", store, target)
+    assert (target / "refs/heads/exp/one").read_text().strip() == bad
+    assert origin("-C", target, "verify").status == 0

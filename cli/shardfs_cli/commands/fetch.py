@@ -11,9 +11,9 @@ from shardfs_cli import output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
-from shardfs_cli.exit_status import ExitStatus, status_of
+from shardfs_cli.exit_status import status_of
 from shardfs_cli.link import bwlimit
-from shardfs_cli.moves import move_json, move_line
+from shardfs_cli.moves import move_json, move_line, warn_of
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
@@ -106,15 +106,15 @@ def _fetched(
 ) -> dict[str, Any]:
     with bar(context, "fetch") as progress:
         report = repository.fetch(name, places, progress=progress, **options)
-    for line in report.conflicts:
-        context.output.warn(output.name(line))
-    if report.conflicts:
-        statuses.append(ExitStatus.CONFLICT)
+    warn_of(context, report)
+    if report.failure is not None:
+        statuses.append(status_of(report.failure))
     _tell(context, name, report)
     return {
         "remote": name,
         "moved": [move_json(move) for move in report.moved],
         "conflicts": report.conflicts,
+        "lost": [str(error) for error in report.lost],
         "packs": report.packs,
         "objects": report.objects,
         "bytes": report.bytes,

@@ -14,9 +14,9 @@ from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.commands.remote import absolute
 from shardfs_cli.context import Context, file_path
-from shardfs_cli.exit_status import ExitStatus
+from shardfs_cli.exit_status import status_of
 from shardfs_cli.link import bwlimit
-from shardfs_cli.moves import move_json, move_line
+from shardfs_cli.moves import move_json, move_line, warn_of
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def command(ctx: click.Context, url: str, directory: str, *, interval: str | Non
     target, pause_s = file_path(directory), None if interval is None else _span(interval)
     if pause_s is None:
         report = _mirror(context, url, target)
+        if report.failure is not None:
+            ctx.exit(status_of(report.failure))
         if not context.output.json and not (report.moved or report.packs):
             context.output.note("up to date")
-        if report.conflicts:
-            ctx.exit(ExitStatus.CONFLICT)
         return
     if context.output.json:
         msg = "--interval and --json cannot be combined"
@@ -79,14 +79,14 @@ def _mirror(context: Context, url: str, target: Path) -> FetchReport:
     out = context.output
     with bar(context, "mirror") as progress:
         report = shardfs.mirror(absolute(url), target, progress=progress)
-    for line in report.conflicts:
-        out.warn(output.name(line))
+    warn_of(context, report)
     if out.json:
         out.document(
             {
                 "directory": str(target),
                 "moved": [move_json(move) for move in report.moved],
                 "conflicts": report.conflicts,
+                "lost": [str(error) for error in report.lost],
                 "packs": report.packs,
                 "bytes": report.bytes,
             }

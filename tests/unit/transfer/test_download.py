@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, StoreError
+from shardfs.errors import PackCorruptedError, RemoteUnavailableError, RemoteUnreachableError, StoreError
 from shardfs.formats.ids import PackId
 from shardfs.formats.ref import PackSize
+from shardfs.remotes import deadline
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.store import atomic
 from shardfs.store.index import LOCAL
@@ -32,7 +35,7 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _run(local: Side, packs: list[PackSize], *sources: PackSource) -> dict[PackId, bool]:
-    return {pack.id: there for pack, there in download(local.store, packs, lambda _: sources, lambda _: None)}
+    return {pack.id: error is None for pack, error in download(local.store, packs, lambda _: sources, lambda _: None)}
 
 
 def test_several_packs_come_in_ranges(local: Side, remote: Watched, server: Store, packs: list[PackSize]) -> None:
@@ -62,9 +65,11 @@ def test_wrong_bytes_are_never_visible_and_another_is_asked(
 ) -> None:
     shutil.copytree(server.layout.root, tmp_path / "good")
     flip(server.layout.pack(packs[1].id), 70_000)
-    with pytest.raises(RemoteProtocolError, match=packs[1].id.hex()[:12]):
-        _run(local, packs, remote)
-    assert packs[1].id not in local.store.index.packs(LOCAL)
+    found = dict(download(local.store, packs, lambda _: [remote], lambda _: None))
+    assert [pack for pack, error in found.items() if error is not None] == [packs[1]]
+    with pytest.raises(PackCorruptedError, match=packs[1].id.hex()[:12]):
+        raise found[packs[1]] or AssertionError
+    assert local.store.index.packs(LOCAL).keys() == {pack.id for pack in packs} - {packs[1].id}
     assert not local.store.layout.pack(packs[1].id).exists()
     assert all(_run(local, packs, remote, DirectoryRemote(tmp_path / "good")).values())
     assert local.store.layout.pack(packs[1].id).read_bytes() != server.layout.pack(packs[1].id).read_bytes()
@@ -86,13 +91,47 @@ def test_what_came_whole_before_a_failure_stays(
 
     def fail(_: str) -> None:
         if len(remote.calls) > first:
-            msg = "broken line"
-            raise RemoteUnavailableError(msg)
+            msg = "no route"
+            raise RemoteUnreachableError(msg)
 
     remote.before = fail
-    with pytest.raises(RemoteUnavailableError):
+    with pytest.raises(RemoteUnreachableError):
         _run(local, packs, remote)
     assert local.store.index.packs(LOCAL).keys() == {packs[0].id}
+
+
+def test_packs_that_nobody_answers_for_cost_one_deadline_together(
+    local: Side, remote: Watched, packs: list[PackSize], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardfs.transfer.download._PARALLEL", 1)
+    patience: list[float] = []
+
+    def fail(_: str) -> None:
+        patience.append(deadline.remaining())
+        msg = "the disk does not read"
+        raise RemoteUnavailableError(msg)
+
+    remote.before = fail
+    assert not any(_run(local, packs, remote).values())
+    assert patience[0] == math.inf
+    assert len(patience) == len(packs)
+    assert max(patience[1:]) <= 5
+    assert not local.store.index.packs(LOCAL)
+
+
+def test_one_that_is_out_of_reach_hides_no_damage_of_another(
+    local: Side, remote: Watched, server: Store, packs: list[PackSize]
+) -> None:
+    class Away:
+        name = "away"
+
+        def read_pack(self, pack_id: PackId, offset: int, length: int) -> bytes:
+            raise RemoteUnreachableError("no route")
+
+    os.truncate(server.layout.pack(packs[1].id), 100)
+    found = dict(download(local.store, packs, lambda _: [remote, Away()], lambda _: None))
+    assert isinstance(found[packs[1]], PackCorruptedError)
+    assert [pack for pack, error in found.items() if error is not None] == [packs[1]]
 
 
 @pytest.mark.parametrize("moment", [2, 10])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import shardfs
-from shardfs.errors import RemoteProtocolError, RemoteUnavailableError, RepositoryNotFoundError
+from shardfs.errors import PackCorruptedError, RemoteProtocolError, RemoteUnavailableError, RepositoryNotFoundError
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.history.walk import ancestors
 from shardfs.remotes.directory import DirectoryRemote
@@ -232,13 +232,31 @@ def test_an_object_that_came_damaged_is_asked_for_again(
     assert local.store.refs.get(TRACKING) == tip
 
 
-def test_a_damaged_table_is_an_error(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+@pytest.mark.parametrize("wanted", [Filter(), ALL])
+def test_a_damaged_table_keeps_its_refs_back_and_no_others(
+    local: Side, remote: Watched, server: Store, tip: CommitId, wanted: Filter
+) -> None:
     pack, size = next(iter(server.index.packs().items()))
     flip(server.layout.pack(pack), size - 70)
-    with pytest.raises(RemoteProtocolError, match="damaged"):
-        fetch(local.store, remote)
-    with pytest.raises(RemoteProtocolError):
-        fetch(local.store, remote, wanted=ALL)
+    other = commit(server, {"sound": b"1"}, branch="other")
+    report = fetch(local.store, remote, wanted=wanted)
+    assert [type(error) for error in report.lost] == [PackCorruptedError]
+    assert isinstance(report.failure, PackCorruptedError)
+    assert report.complete == {"refs/heads/other": other}
+    assert local.store.refs.get(TRACKING) is None
+    flip(server.layout.pack(pack), size - 70)
+    report = fetch(local.store, remote, wanted=wanted)
+    assert (report.lost, report.failure, local.store.refs.get(TRACKING)) == ([], None, tip)
+
+
+def test_what_a_remote_lists_and_has_not_is_told(local: Side, remote: Watched, server: Store, tip: CommitId) -> None:
+    listed = remote.list_packs()
+    pack = next(iter(server.index.packs()))
+    server.layout.pack(pack).unlink()
+    remote.list_packs = lambda: listed  # type: ignore[method-assign]
+    report = fetch(local.store, remote, wanted=ALL)
+    assert [type(error) for error in report.lost] == [PackCorruptedError]
+    assert pack.hex()[:12] in str(report.failure)
     assert local.store.refs.get(TRACKING) is None
 
 
