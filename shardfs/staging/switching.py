@@ -17,7 +17,7 @@ from shardfs.diff.trees import Change, changes
 from shardfs.errors import AlreadyExistsError, LocalChangesError, RefNotFoundError
 from shardfs.formats import ref as ref_format
 from shardfs.formats.ids import CommitId, TreeId
-from shardfs.formats.ref import BRANCHES, Head
+from shardfs.formats.ref import BRANCHES, REMOTES, Head
 from shardfs.formats.tree import DirEntry, FileEntry, TreeEntry
 from shardfs.history import paths
 from shardfs.progress import Progress
@@ -89,7 +89,9 @@ def switch(repo: Workspace, name: str, *, create: bool, detach: bool, start: str
             full = BRANCHES + name
             head, found = Head(full), refs.get(full) if ref_format.is_ref_name(full) else None
             if found is None:
-                msg = f"no branch {name!r}; `shardfs switch -c {name}` makes it"
+                theirs = [ref.removeprefix(REMOTES) for ref in refs.list(REMOTES) if ref.split("/", 3)[3] == name]
+                make = " ".join(["shardfs switch -c", name, *theirs[:1]])
+                msg = f"no branch {name!r}; `{make}` makes it"
                 raise RefNotFoundError(msg)
             after = found
         report = SwitchReport(None if detach else name, after)

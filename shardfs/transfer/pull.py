@@ -52,8 +52,8 @@ def fast_forward(
             return PullReport(branch, old, old)
         if old is not None and not is_ancestor(objects, old, new):
             msg = (
-                f"{branch} and {remote}/{branch} have both moved on; export your version with `shardfs export`, "
-                f"or push it under another name with `shardfs branch NAME && shardfs push {remote} NAME`"
+                f"{branch} and {remote}/{branch} have both moved on; docs/how-to/push.md puts one on top of the other, "
+                f"or push yours under another name with `shardfs branch NAME && shardfs push {remote} NAME`"
             )
             raise NotFastForwardError(msg)
         before_move(old, new)

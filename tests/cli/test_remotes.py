@@ -84,6 +84,28 @@ def test_push_that_would_lose_commits_is_refused(project: Shell, url: str, tmp_p
     assert project("-C", other.folder, "fetch", status=None).status in (0, 15)
 
 
+def test_ones_own_version_goes_on_top_of_that_of_others(project: Shell, url: str, tmp_path: Path) -> None:
+    project.commit("one", a__txt="1")
+    project("remote", "add", "origin", f"{url}demo")
+    project("push")
+    project("clone", f"{url}demo", tmp_path / "copy")
+    Shell(tmp_path / "copy", project._monkeypatch).commit("theirs", b__txt="1")
+    project("-C", tmp_path / "copy", "push")
+    project.commit("mine", c__txt="1")
+    assert "docs/how-to/push.md" in project("pull", status=15).err
+    project("switch", "-c", "mine")
+    project("branch", "-D", "main")
+    hint = project("switch", "main", status=1).err
+    assert "`shardfs switch -c main origin/main` makes it" in hint
+    project("switch", "-c", "main", "origin/main")
+    project("checkout", "mine", "c.txt")
+    project("add", "c.txt")
+    project("commit", "-m", "mine, on top")
+    project("push")
+    project("-C", tmp_path / "copy", "pull")
+    assert project("-C", tmp_path / "copy", "ls", "HEAD").out.split() == ["a.txt", "b.txt", "c.txt"]
+
+
 def test_read_only_server_refuses_a_push(project: Shell, tmp_path: Path) -> None:
     (tmp_path / "srv").mkdir()
     serve = ("serve", "--root", tmp_path / "srv", "--listen", "127.0.0.1:0", "--anonymous", "write")
