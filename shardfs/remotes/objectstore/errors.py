@@ -69,7 +69,7 @@ def remote_error(what: str, error: Exception) -> RemoteError:
     """
     status, code = status_of(error), _code(error)
     if _CREDENTIALS.search(str(error)):
-        msg = f"{what}: no credentials; put them into the environment or ~/.aws/credentials"
+        msg = f"{what}: no credentials; docs/how-to/object-storage.md says where they are looked for"
         return RemoteDeniedError(msg)
     if status is None:
         return _no_answer(what, error)
