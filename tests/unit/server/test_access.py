@@ -310,6 +310,10 @@ def test_anonymous_by_repository(tmp_path: Path) -> None:
         assert statuses("team/public") == (200, 401)
         assert statuses("team/secret") == (401, 401)
         assert statuses("nothing") == (401, 401)
+        _, text = TokenStore(folder).create("elsewhere", ("team/secret",), Permission.READ)
+        shown = f"Bearer {text}"  # takes nothing away that everybody may do
+        _until(lambda: ask(server.url, "GET", "/team/secret/info/refs", Authorization=shown).status == 200)
+        assert ask(server.url, "GET", "/open/info/refs", Authorization=shown).status == 200
         folder.config.write_text("")
         _until(lambda: statuses("team/secret") == (200, 401))
 

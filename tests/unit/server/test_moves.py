@@ -52,6 +52,12 @@ def test_nothing_is_said_of_a_commit_that_is_not_here(history: tuple[Store, list
     assert loses(store, MAIN, CommitId(bytes(32)), commits[2])
 
 
+def test_history_that_cannot_be_read_may_have_been_lost(history: tuple[Store, list[CommitId]]) -> None:
+    store, commits = history
+    torn = commit(store, {"a": b"1"}, branch=None, parents=[CommitId(bytes(32))])
+    assert loses(store, MAIN, commits[0], torn)
+
+
 @pytest.mark.network
 def test_a_commit_that_comes_in_the_meantime_takes_nothing_away(
     history: tuple[Store, list[CommitId]], tmp_path: Path

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_found_by_its_text_alone(store: TokenStore, tmp_path: Path) -> None:
     assert find({}, text) is None
     assert find(tokens, text[:-1] + ("1" if text[-1] == "0" else "0")) is None
     assert find(tokens, token.digest.hex()) is None
+
+
+def test_expires_at_its_time(store: TokenStore) -> None:
+    token, _ = store.create("a", ("demo",), Permission.READ, lifetime_s=60)
+    assert not token.is_expired()
+    assert token._replace(expires=int(time.time())).is_expired()
 
 
 @given(st.text())
