@@ -18,9 +18,7 @@ from shardfs.remotes.timedsocket import TimedSocket, Timeouts
 
 _MAX_IDLE: Final = 16
 _IDLE_S: Final = 30.0  # servers close idle connections, the usual ones after 60 s or more
-_WARM_S: Final = (
-    0.15  # after 0.2 s without use Linux forgets how fast a connection may send: 1 MB then takes 6 round trips
-)
+_WARM_S: Final = 0.15  # after 0.2 s unused Linux forgets how fast a connection may send: 1 MB takes 6 round trips then
 
 
 class Connection(http.client.HTTPConnection):

@@ -43,7 +43,6 @@ from shardfs.remotes.upload import pack_path, upload
 
 _MAX_LISTING: Final = 64 << 20  # bytes; 600 000 packs
 _MAX_RETRY_AFTER_S: Final = 3600.0
-_READ_SIZE: Final = 1 << 20
 _DENIED: Final = "does not accept changes"
 
 _T = TypeVar("_T")

@@ -15,6 +15,7 @@ from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import PackSize
 from shardfs.remotes import deadline, meter
 from shardfs.remotes.base import Remote, RemoteRefs
+from shardfs.remotes.forwarding import ForwardingRemote
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _LONG_ATTEMPTS: Final = 4  # uploads that break after the deadline and are still
 _T = TypeVar("_T")
 
 
-class RetryingRemote:
+class RetryingRemote(ForwardingRemote):
     """Wraps a remote; repeats calls whose error is `retryable`, with growing random pauses, until a deadline.
 
     A server that says when to come back (Retry-After) is obeyed, unless that is after the deadline: then the error
@@ -45,13 +46,10 @@ class RetryingRemote:
         deadline_s: float = DEFAULT_DEADLINE_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._deadline_s = deadline_s
         self._sleep = sleep
         self._reached = False
-        self.name = inner.name
-        self.url = inner.url
-        self.knows_ids, self.resumes = inner.knows_ids, inner.resumes
 
     def refs(self) -> RemoteRefs:
         """See `Remote.refs`."""
@@ -82,10 +80,6 @@ class RetryingRemote:
     def update_ref(self, name: str, old: CommitId | None, new: CommitId | None) -> None:
         """See `Remote.update_ref`; a repeated move that already took place counts as done."""
         return self._ask(lambda: self._inner.update_ref(name, old, new))
-
-    def close(self) -> None:
-        """See `Remote.close`."""
-        self._inner.close()
 
     def _ask(self, call: Callable[[], _T], *, position: Callable[[], int] | None = None) -> _T:
         """The result of `call`; `position` of an upload: how far it ever was.
