@@ -26,17 +26,24 @@ class ConditionUnknownError(RemoteProtocolError):
 
 
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>|\"(?:code|reason)\": ?\"([A-Za-z]{1,60})\"")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>|\"(?:code|reason)\": ?\"([A-Za-z0-9]{1,60})\"")
+_MOST_TEXT: Final = 64 << 10  # characters of an error that are looked at: obstore quotes an answer of any size
 _KIND = re.compile(r"\bkind: (\w+)")
 _CREDENTIALS = re.compile(r"169\.254\.\d+\.\d+|metadata\.google|token request|Error getting credentials|MissingAccount")
 
 _AGAIN: Final = frozenset({408, 425, 429})
 _NEVER: Final = frozenset({501, 505, 507})
+# A pause helps, or the request did not arrive as it was sent.
+_AGAIN_CODES: Final = frozenset(
+    {"SlowDown", "RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}
+)
 _REASONS: Final = {
     "SignatureDoesNotMatch": "the secret key does not match the access key",
     "InvalidAccessKeyId": "there is no such access key",
     "AccessDenied": "these credentials may not do that",
     "ExpiredToken": "the session token has expired",
+    "BadDigest": "it arrived with other bytes",
+    "XAmzContentSHA256Mismatch": "it arrived with other bytes",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
     "InvalidBucketName": "this cannot be the name of a bucket",
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
@@ -46,7 +53,7 @@ _REASONS: Final = {
 
 def status_of(error: Exception) -> int | None:
     """The HTTP status that an error of obstore reports; None when there was no answer."""
-    found = _STATUS.search(str(error))
+    found = _STATUS.search(_text(error))
     return int(found[1]) if found else None
 
 
@@ -68,7 +75,7 @@ def remote_error(what: str, error: Exception) -> RemoteError:
         error: what obstore raised.
     """
     status, code = status_of(error), _code(error)
-    if _CREDENTIALS.search(str(error)):
+    if _CREDENTIALS.search(_text(error)):
         msg = f"{what}: no credentials; docs/how-to/object-storage.md says where they are looked for"
         return RemoteDeniedError(msg)
     if status is None:
@@ -77,7 +84,7 @@ def remote_error(what: str, error: Exception) -> RemoteError:
         return RemoteDeniedError(f"{what}: there is no such bucket; make it first")
     reason = _REASONS.get(code, code)
     msg = f"{what} answered {status}{f': {reason}' if reason else ''}"
-    if status in _AGAIN or (500 <= status < 600 and status not in _NEVER) or code in ("SlowDown", "RequestTimeout"):
+    if status in _AGAIN or (500 <= status < 600 and status not in _NEVER) or code in _AGAIN_CODES:
         return RemoteUnavailableError(msg)
     if status in (200, 206, 304, 416):
         return RemoteProtocolError(msg)
@@ -85,11 +92,11 @@ def remote_error(what: str, error: Exception) -> RemoteError:
 
 
 def _no_answer(what: str, error: Exception) -> RemoteError:
-    kinds = _KIND.findall(str(error))
+    kinds = _KIND.findall(_text(error))
     if "Timeout" in kinds or isinstance(error, TimeoutError):
         return RemoteTimeoutError(f"{what}: no answer in time")
     if "Connect" in kinds:
-        if "InvalidData" in kinds or "certificate" in str(error):
+        if "InvalidData" in kinds or "certificate" in _text(error):
             return RemoteDeniedError(
                 f"{what}: no trusted TLS connection; is the endpoint https, its certificate known?"
             )
@@ -103,5 +110,9 @@ def _no_answer(what: str, error: Exception) -> RemoteError:
 
 
 def _code(error: Exception) -> str:
-    found = _CODE.search(str(error))
+    found = _CODE.search(_text(error))
     return (found[1] or found[2]) if found else ""
+
+
+def _text(error: Exception) -> str:
+    return str(error)[:_MOST_TEXT]

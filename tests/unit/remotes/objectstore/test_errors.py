@@ -49,6 +49,7 @@ KINDS = [
     (error(400, "ExpiredToken"), RemoteDeniedError, "expired"),
     (error(404, "NoSuchBucket"), RemoteDeniedError, "no such bucket"),
     (error(503, "SlowDown"), RemoteUnavailableError, "503: SlowDown"),
+    (error(400, "XAmzContentSHA256Mismatch"), RemoteUnavailableError, "arrived with other bytes"),
     (error(500, "InternalError"), RemoteUnavailableError, "500"),
     (error(429, "TooManyRequests"), RemoteUnavailableError, "429"),
     (error(507, "InsufficientStorage"), RemoteDeniedError, "507"),
