@@ -58,8 +58,8 @@ def make_app(
         limits: of clients; those of connections are kept by the process that serves.
     """
     rules = access or Access(root)
-    repositories = Repositories(root, read_only=read_only, create=create)
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shardfs-serve")
+    repositories = Repositories(root, threads, read_only=read_only, create=create)
     handlers = Handlers(repositories, threads, rules, Quotas(rules.quota))
     app = assemble(handlers, threads, rules, limits, repositories.close)
     app[REPOSITORIES] = repositories

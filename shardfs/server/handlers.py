@@ -101,7 +101,7 @@ class Handlers:
         """The listing of refs or packs."""
         layout = self._repositories.layout(target.repository)
         if not self._repositories.is_open(target.repository):
-            await self.run(self._repositories.store, target.repository)
+            await self._repositories.store(target.repository)
         path = layout.info_refs if target.listing == "refs" else layout.info_packs
         headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
         return _StoredFile(path, headers=headers)
@@ -127,7 +127,7 @@ class Handlers:
 
     async def put_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
         """Receive a pack: nothing is visible before every byte has been verified and is durable."""
-        store = await self.run(self._repositories.writable, target.repository)
+        store = await self._repositories.writable(target.repository)
         pack_id = PackId(target.id)
         check_length(request, MAX_PACK_SIZE)
         async with self._uploads.begin(store.layout, pack_id) as upload:
@@ -138,7 +138,7 @@ class Handlers:
 
     async def post_has(self, request: web.Request, target: Target) -> web.StreamResponse:
         """Which ids are here."""
-        store = await self.run(self._repositories.store, target.repository)
+        store = await self._repositories.store(target.repository)
         ids = wire.ids_from_bytes(await read_small(request, wire.MAX_HAS_IDS * ID_SIZE))
         here = await self.run(store.index.has, ids, local=True)
         return web.Response(body=wire.flags_to_bytes(id_ in here for id_ in ids), content_type=_BINARY)
@@ -154,7 +154,7 @@ class Handlers:
 
     async def get_ref(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """Where a ref is, as its file says."""
-        store = await self.run(self._repositories.store, target.repository)
+        store = await self._repositories.store(target.repository)
         commit = await self.run(store.refs.get, target.ref)
         if commit is None or not target.ref.startswith((BRANCHES, TAGS)):
             msg = f"no ref {target.ref}"
@@ -168,7 +168,7 @@ class Handlers:
         body = await read_small(request, 128)
         new = ref_format.ref_from_bytes(body if body.endswith(b"\n") else body + b"\n")
         note(request, old=None if old is None else old.hex(), new=new.hex())
-        store = await self.run(self._repositories.writable, target.repository)
+        store = await self._repositories.writable(target.repository)
         if old is not None and await self.run(loses, store, target.ref, old, new):
             self._access.check_loss(request, target)
         await self.run(receive_ref, store, target.ref, old, new, by=caller_of(request).author)
@@ -183,7 +183,7 @@ class Handlers:
             raise MalformedError(msg)
         note(request, old=old.hex())
         await self.run(self._repositories.layout, target.repository)
-        store = await self.run(self._repositories.writable, target.repository)
+        store = await self._repositories.writable(target.repository)
         await self.run(receive_ref, store, target.ref, old, None, by=caller_of(request).author)
         return web.json_response({"ref": target.ref, "commit": None})
 
@@ -191,7 +191,7 @@ class Handlers:
 
     async def get_plaintext(self, request: web.Request, target: Target, *, kind: Kind) -> web.StreamResponse:
         """The verified plaintext of a chunk or manifest; HEAD only asks whether it is here."""
-        store = await self.run(self._repositories.store, target.repository)
+        store = await self._repositories.store(target.repository)
         if request.method == "HEAD":
             size = await self.run(_raw_size, store, target.id, kind)
             return web.Response(headers={**_immutable_headers(target.id), "Content-Length": str(size)})
@@ -201,7 +201,7 @@ class Handlers:
         """Receive one chunk or manifest as plaintext; it becomes a pack of its own."""
         limit = MAX_CHUNK_SIZE if kind is Kind.CHUNK else MAX_OBJECT_SIZE
         body = await read_small(request, limit)
-        store = await self.run(self._repositories.writable, target.repository)
+        store = await self._repositories.writable(target.repository)
         with await self.run(self._quotas.reserve, target.repository, store, target.id, len(body)):
             await self.run(_store_plaintext, store, target.id, kind, body)
         return web.json_response({"id": target.id.hex(), "size": len(body)}, status=201)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from shardfs.errors import LockedError, ReadOnlyError, RepositoryNotFoundError, StoreError
+from shardfs.errors import AlreadyExistsError, LockedError, ReadOnlyError, RepositoryNotFoundError, StoreError
 from shardfs.store.layout import Layout
-from shardfs.store.receive import open_or_create, settle
+from shardfs.store.receive import settle
 from shardfs.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -20,22 +23,30 @@ _UNFINISHED: Final = frozenset({"HEAD", "info", "lock", "packs", "refs", "tmp"})
 _MAX_OPEN: Final = 64  # stores kept open; each holds a few file descriptors per thread
 _LOCK_WAIT_S: Final = 20.0  # then the client is told to come back
 
+_T = TypeVar("_T")
+_Result = TypeVar("_Result")
+
 
 class Repositories:
-    """Stores by name. Safe to share between threads.
+    """Stores by name, opened on threads: one thread for each that is being opened, whoever else waits for it.
+
+    For one event loop.
 
     Args:
         root: directory of all repositories.
+        threads: where stores are opened.
         read_only: nothing is changed.
         create: a repository is made when something is put into it.
     """
 
-    def __init__(self, root: Path, *, read_only: bool = False, create: bool = True) -> None:
+    def __init__(self, root: Path, threads: Executor, *, read_only: bool = False, create: bool = True) -> None:
         self._root = root
+        self._threads = threads
         self.read_only = read_only
         self._create = create and not read_only
         self._open: OrderedDict[str, tuple[Store, int]] = OrderedDict()
-        self._guard = threading.Lock()
+        self._opening: dict[str, asyncio.Future[Store]] = {}
+        self._making = asyncio.Lock()  # of two at once one could lie inside the other
 
     def layout(self, name: str) -> Layout:
         """The files of an existing repository, for reading; opens no database.
@@ -49,15 +60,22 @@ class Repositories:
             raise RepositoryNotFoundError(msg)
         return layout
 
-    def store(self, name: str) -> Store:
+    async def store(self, name: str) -> Store:
         """The store of an existing repository.
 
         Raises:
             RepositoryNotFoundError: there is none.
         """
         layout = self.layout(name)
-        with self._guard:
-            return self._opened(name, layout, create=False)
+        found = self._open.get(name)
+        if found is not None and found[1] == _inode(layout):
+            self._open.move_to_end(name)
+            return found[0]
+        opening = self._opening.get(name)
+        if opening is None:
+            opening = self._opening[name] = asyncio.ensure_future(self._opened(name, layout))
+            opening.add_done_callback(lambda _: self._opening.pop(name))
+        return await asyncio.shield(opening)  # others wait for it, too
 
     def is_open(self, name: str) -> bool:
         """Whether the store of a repository is open already."""
@@ -67,7 +85,7 @@ class Repositories:
         """How many stores are open now."""
         return len(self._open)
 
-    def writable(self, name: str) -> Store:
+    async def writable(self, name: str) -> Store:
         """The store of a repository that is about to change; made if the server makes any.
 
         Raises:
@@ -78,31 +96,43 @@ class Repositories:
             msg = "this server is read-only"
             raise ReadOnlyError(msg)
         try:
-            return self.store(name)
+            return await self.store(name)
         except RepositoryNotFoundError:
             if not self._create:
                 raise
-        with self._guard:
-            self._check_free(name)
-            return self._opened(name, Layout(self._root / name), create=True)
+        async with self._making:
+            await self._run(self._make, name)
+        return await self.store(name)
 
     def close(self) -> None:
-        """Close all stores."""
-        with self._guard:
-            while self._open:
-                self._open.popitem()[1][0].close()
+        """Close all stores; the threads have ended."""
+        while self._open:
+            self._open.popitem()[1][0].close()
 
-    def _opened(self, name: str, layout: Layout, *, create: bool) -> Store:
-        found = self._open.get(name)
-        if found is None or found[1] != _inode(layout):
-            store = (open_or_create if create else Store)(layout.root, _LOCK_WAIT_S)
-            self._settle(store)
-            found = self._open[name] = store, _inode(layout)
-            # The one that falls out closes with its last user: it may be in the middle of a request.
-            while len(self._open) > _MAX_OPEN:
-                self._open.popitem(last=False)
+    async def _opened(self, name: str, layout: Layout) -> Store:
+        store, inode = await self._run(self._open_store, layout)
+        self._open[name] = store, inode
         self._open.move_to_end(name)
-        return found[0]
+        # The one that falls out closes with its last user: it may be in the middle of a request.
+        while len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)
+        return store
+
+    def _run(self, function: Callable[[_T], _Result], argument: _T) -> asyncio.Future[_Result]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
+
+    # On the threads
+
+    def _open_store(self, layout: Layout) -> tuple[Store, int]:
+        inode = _inode(layout)
+        store = Store(layout.root, _LOCK_WAIT_S)
+        self._settle(store)
+        return store, inode
+
+    def _make(self, name: str) -> None:
+        self._check_free(name)
+        with suppress(AlreadyExistsError):
+            Store.create(self._root / name).close()
 
     def _settle(self, store: Store) -> None:
         """What a killed process left half done would mislead readers. A writer that is at work does the same."""

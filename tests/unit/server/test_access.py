@@ -55,7 +55,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 def test_every_endpoint_has_a_rule(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
         access = Access(tmp_path)
-        served = Handlers(Repositories(tmp_path), threads, access, Quotas(access.quota))._table.keys()
+        served = Handlers(Repositories(tmp_path, threads), threads, access, Quotas(access.quota))._table.keys()
     assert served == RULES.keys()
     assert _ENDPOINTS.keys() == PATHS.keys()
     for endpoint, path in PATHS.items():
