@@ -125,8 +125,9 @@ class FetchPlan(NamedTuple):
         moves: refs here that would move, pruned ones included.
         packs: packs that would be learned, or copied.
         bytes: of the requests for them: of packs that are learned their ends, where the tables and most objects are.
-        contents: chunks that would be copied by place; what a filter picks is known after the fetch.
+        contents: chunks that would be copied by place.
         contents_bytes: their stored size, bases included.
+        picks: whether contents that a filter picks would come, too: how many is known when the trees are here.
     """
 
     moves: list[RefMove]
@@ -134,6 +135,7 @@ class FetchPlan(NamedTuple):
     bytes: int
     contents: int = 0
     contents_bytes: int = 0
+    picks: bool = False
 
 
 def fetch(  # noqa: PLR0913 - options by keyword
@@ -217,7 +219,8 @@ def plan_fetch(store: Store, remote: Remote, *, wanted: Filter | None = None, pr
                 moves[name] = RefMove(name, old, None)
     lacking = _lacking(store.index, remote.name, remote.list_packs(), full=wanted.whole_packs)
     size = sum(pack.size if wanted.whole_packs else min(pack.size, TAIL_GUESS) for pack in lacking)
-    return FetchPlan(list(moves.values()), len(lacking), size)
+    picks = bool(moves) and wanted.picks and not wanted.whole_packs
+    return FetchPlan(list(moves.values()), len(lacking), size, picks=picks)
 
 
 def picked(objects: Objects, refs: Mapping[str, CommitId], wanted: Filter) -> set[bytes]:

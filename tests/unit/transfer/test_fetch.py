@@ -325,4 +325,15 @@ def test_the_bytes_of_a_plan_are_those_that_come(
     assert local.store.refs.list() == {}
     report = fetch(local.store, remote, wanted=wanted)
     assert (planned.packs, planned.bytes) == (report.packs, report.bytes) == (3, remote.read_bytes)
-    assert plan_fetch(local.store, remote, wanted=wanted) == ([], 0, 0, 0, 0)
+    assert plan_fetch(local.store, remote, wanted=wanted) == ([], 0, 0, 0, 0, False)
+
+
+@pytest.mark.parametrize(
+    "wanted", [Filter(paths=("x",)), Filter(below=1000), Filter(everything=True, branches=("ma*",))]
+)
+def test_a_plan_says_that_a_filter_picks_contents_besides(
+    local: Side, remote: Watched, tip: CommitId, wanted: Filter
+) -> None:
+    planned = plan_fetch(local.store, remote, wanted=wanted)
+    assert planned.picks
+    assert planned.bytes < plan_fetch(local.store, remote, wanted=ALL).bytes
