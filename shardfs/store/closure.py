@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from shardfs.codecs.base import MAX_BASE_DEPTH
 from shardfs.errors import ConflictError, FormatError, IntegrityError, NotFoundError
 from shardfs.formats.commit import Commit
-from shardfs.formats.ids import CommitId, Kind, TreeId
+from shardfs.formats.ids import ChunkId, CommitId, Kind, TreeId
 from shardfs.formats.manifest import Manifest
 from shardfs.formats.tree import EMPTY_TREE, DirEntry, FileEntry, Tree
 from shardfs.store import chains
@@ -90,7 +90,8 @@ class _Closure:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._commits: dict[CommitId, Commit] = {}
-        self._complete: set[bytes] = set()  # ids below which nothing is missing
+        self._trees: set[TreeId] = set()  # below which nothing is missing
+        self._contents: set[tuple[bytes, int]] = set()  # the same of chunks and manifests, with their sizes
 
     def check(self, tip: CommitId, complete: Iterable[CommitId]) -> None:
         known = filter(self._is_readable, complete)
@@ -130,9 +131,9 @@ class _Closure:
         stack = [(tree_id, before_id)]
         while stack:
             tree_id, before_id = stack.pop()
-            if tree_id == before_id or tree_id in self._complete:
+            if tree_id == before_id or tree_id in self._trees:
                 continue
-            self._complete.add(tree_id)
+            self._trees.add(tree_id)
             before = EMPTY_TREE if before_id is None else self._tree_before(before_id)
             files: list[FileEntry] = []
             for entry in self._tree(tree_id).entries:
@@ -144,29 +145,35 @@ class _Closure:
             self._check_files(files)
 
     def _check_files(self, files: list[FileEntry]) -> None:
-        chunks = {f.chunk: f.size for f in files if f.chunk is not None}
+        chunks = {(file.chunk, file.size) for file in files if file.chunk is not None}
         for file in files:
-            if file.manifest is not None and file.manifest not in self._complete:
+            if file.manifest is not None and (file.manifest, file.size) not in self._contents:
                 manifest = Manifest.from_bytes(read_plaintext(self._store, file.manifest, Kind.MANIFEST))
                 if manifest.size != file.size:
                     msg = f"file {file.name!r} of {file.size} bytes has a manifest of {manifest.size} bytes"
                     raise ConflictError(msg)
-                self._complete.add(file.manifest)
-                chunks.update({c.id: c.size for c in manifest.chunks})
-        self._check_chunks({id_: size for id_, size in chunks.items() if id_ not in self._complete})
+                self._contents.add((file.manifest, file.size))
+                chunks.update((chunk.id, chunk.size) for chunk in manifest.chunks)
+        self._check_chunks(chunks - self._contents)
 
-    def _check_chunks(self, sizes: dict[bytes, int]) -> None:
-        here = self._store.index.has(sizes, local=True)
-        missing = sizes.keys() - here
+    def _check_chunks(self, wanted: set[tuple[ChunkId, int]]) -> None:
+        """Return if chunks can be read, and have the sizes by which they are named: a reader insists on those."""
+        ids = {id_ for id_, _ in wanted}
+        missing = ids - self._store.index.has(ids, local=True)
         if missing:
             msg = f"{len(missing)} chunks are not here, the first is {min(missing).hex()}"
             raise NotFoundError(msg)
         known = chains.of_index(self._store.index)
-        known.learn(here)
-        for id_ in here:
+        known.learn(ids)
+        for id_, size in wanted:
+            found = known.size(id_)
+            if found not in (None, size):
+                msg = f"chunk {id_.hex()[:12]} has {found} bytes and is named as one of {size}"
+                raise ConflictError(msg)
+        for id_ in ids:
             if known.depth(id_) > MAX_BASE_DEPTH:
                 self._check_copies(id_)
-        self._complete.update(here)
+        self._contents.update(wanted)
 
     def _check_copies(self, id_: bytes) -> None:
         """Return if some copy of a chunk can be read though the first one names bases that are not here."""
