@@ -367,6 +367,11 @@ def test_lost_compare_and_swap_says_where_the_ref_is() -> None:
     assert error.current == bytes.fromhex(ID)
 
 
+def test_move_that_took_place_already_is_no_lost_compare_and_swap() -> None:
+    with bad_server(answer("412 Precondition Failed", json.dumps({"current": ID}).encode())) as server:
+        remote_at(server.url).update_ref(MAIN, None, CommitId(bytes.fromhex(ID)))
+
+
 def test_damaged_pack_tail() -> None:
     body = bytes(1000)
     given = answer("206 Partial Content", body, "Content-Range: bytes 0-999/1000")
@@ -458,6 +463,43 @@ def test_upload_to_a_server_that_hangs_up(tmp_path: Path) -> None:
     path = big_file(tmp_path)
     with bad_server(answer("404 Not Found"), lambda client: client.close()) as server:
         assert isinstance(outcome_at(server, lambda r: r.put_pack(path, PACK)), RemoteUnavailableError)
+
+
+def test_upload_that_gets_nowhere_is_not_begun_again(tmp_path: Path) -> None:
+    path = big_file(tmp_path)
+    nothing, hang_up = answer("404 Not Found"), lambda client: client.close()
+    with bad_server(nothing, hang_up, nothing, hang_up, answer("403 Forbidden")) as server:
+        assert isinstance(outcome_at(server, lambda r: r.put_pack(path, PACK)), RemoteUnavailableError)
+        assert [request.split()[0] for request in server.requests] == [b"HEAD", b"PUT", b"HEAD"]
+
+
+def test_upload_is_begun_anew_once(tmp_path: Path) -> None:
+    path = tmp_path / "some.pack"
+    path.write_bytes(b"pack")
+    some, unfit = answer("404 Not Found", b"", "Upload-Offset: 2"), answer("400 Bad Request")
+    with bad_server(some, unfit, lambda client: client.close(), some, unfit, answer("201 Created")) as server:
+        assert isinstance(outcome_at(server, lambda r: r.put_pack(path, PACK)), RemoteDeniedError)
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("offset", ["5", "-1", "x", "9" * 30])
+def test_upload_does_not_go_on_where_the_pack_has_nothing(tmp_path: Path, offset: str) -> None:
+    path = tmp_path / "some.pack"
+    path.write_bytes(b"pack")
+    receipt = json.dumps({"id": PACK.hex()}).encode()
+    with bad_server(answer("404 Not Found", b"", f"Upload-Offset: {offset}"), answer("201 Created", receipt)) as server:
+        remote_at(server.url).put_pack(path, PACK)
+        assert b"Content-Range" not in server.requests[1]
+        assert b"Content-Length: 4\r\n" in server.requests[1]
+
+
+def test_pack_of_another_size_is_not_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "some.pack"
+    path.write_bytes(b"pack")
+    receipt = json.dumps({"id": PACK.hex()}).encode()
+    with bad_server(answer("200 OK", length=3), answer("201 Created", receipt)) as server:
+        remote_at(server.url).put_pack(path, PACK)
+        assert [request.split()[0] for request in server.requests] == [b"HEAD", b"PUT"]
 
 
 def test_pack_that_is_there_is_not_sent(tmp_path: Path) -> None:
