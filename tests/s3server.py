@@ -43,9 +43,13 @@ def error(status: int, code: str) -> Answer:
 
 @dataclass
 class S3Server:
-    """A bucket in memory. `judge` may answer in its place; `asked`: all requests so far."""
+    """A bucket in memory. `judge` may answer in its place; `asked`: all requests so far.
+
+    `before_body` is called with method and path of a request whose body is not read yet.
+    """
 
     port: int = 0
+    before_body: Callable[[str, str], object] = lambda *_: None
     judge: Callable[[Request], Answer | None] = lambda _: None
     objects: dict[str, bytes] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
@@ -106,6 +110,7 @@ def s3_server(tls: ssl.SSLContext | None = None) -> Iterator[S3Server]:
         disable_nagle_algorithm = True
 
         def _handle(self) -> None:
+            server.before_body(self.command, self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answer = server.answer(Request(self.command, self.path, self.headers.get("If-None-Match"), body))
             self.send_response(answer.status)

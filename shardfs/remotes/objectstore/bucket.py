@@ -17,7 +17,7 @@ import obstore
 from blake3 import blake3
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from shardfs.errors import RemoteDeniedError, RemoteError, RemoteProtocolError
+from shardfs.errors import RemoteDeniedError, RemoteError, RemoteProtocolError, RemoteTimeoutError
 from shardfs.remotes import deadline, meter
 from shardfs.remotes.objectstore.errors import ConditionUnknownError, is_no_bucket, is_unknown_condition, remote_error
 from shardfs.remotes.objectstore.interruptible import interruptible
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from obstore import Attributes
     from obstore.store import ClientConfig, ObjectStore
 
-PART_SIZE: Final = 8 << 20  # bytes of a part of an upload; the smallest that S3 takes are 5 MiB
-_PARTS_AT_ONCE: Final = 4  # so an upload takes at most 40 MiB of memory
+PART_SIZE: Final = 5 << 20  # bytes of a part of an upload, the smallest that S3 takes: its wait is the shortest
+_PARTS_AT_ONCE: Final = 4  # so an upload takes at most 25 MiB of memory
 _CONNECT_S: Final = 10.0
 _IDLE_S: Final = 15.0  # until the answer begins, and between two pieces of it
 _LEAST_S: Final = 0.25
-_LEAST_SPEED: Final = 8 << 10  # bytes per second of what is sent; the same as of connections of ours
-_LONGEST_S: Final = 600.0  # for one request: 8 MiB at 14 KB/s
+# Bytes per second of what is sent. How far it is cannot be seen: what is slower counts as silence, which so ends after
+# 128 s in the middle of a part.
+_LEAST_SPEED: Final = 48 << 10
+_LONGEST_S: Final = 600.0  # for one request whose answer keeps coming: 8 MiB at 14 KB/s
 
 
 class Listed(NamedTuple):
@@ -65,6 +67,7 @@ class Bucket:
         self._make = make_store
         self._idle_s = min(_IDLE_S, deadline_s)
         self._connect_s = min(_CONNECT_S, deadline_s)
+        self._parts_at_once = _PARTS_AT_ONCE
         self._stores: dict[float, ObjectStore] = {}
         self._guard = threading.Lock()
         self._store()  # a place that cannot be named is an error now
@@ -161,15 +164,20 @@ class Bucket:
         Raises:
             FileNotFoundError, OSError: the file cannot be read. RemoteError: by the store.
         """
-        with path.open("rb") as file, self._errors(f"PUT {name}"):
-            obstore.put(
-                self._store(PART_SIZE),
-                name,
-                _parts(file),
-                attributes=_attributes(name),
-                chunk_size=PART_SIZE,
-                max_concurrency=_PARTS_AT_ONCE,
-            )
+        at_once = self._parts_at_once
+        try:
+            with path.open("rb") as file, self._errors(f"PUT {name}"):
+                obstore.put(
+                    self._store(PART_SIZE),
+                    name,
+                    _parts(file, at_once),
+                    attributes=_attributes(name),
+                    chunk_size=PART_SIZE,
+                    max_concurrency=at_once,
+                )
+        except RemoteTimeoutError:
+            self._parts_at_once = 1  # on a slow line one part has the whole of it, and arrives in time
+            raise
 
     @interruptible
     def delete(self, names: Sequence[str]) -> None:
@@ -232,11 +240,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _parts(file: BinaryIO) -> Iterator[bytes]:
+def _parts(file: BinaryIO, at_once: int) -> Iterator[bytes]:
     """The parts of a file; tells how much of it is sent at least."""
     while part := file.read(PART_SIZE):
         yield part
-        meter.tell(max(0, file.tell() - _PARTS_AT_ONCE * PART_SIZE))
+        meter.tell(max(0, file.tell() - at_once * PART_SIZE))
     meter.tell(file.tell())
 
 

@@ -6,8 +6,10 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from obstore.store import MemoryStore
 
 from shardfs.config import Settings
 from shardfs.errors import (
@@ -28,6 +30,10 @@ from shardfs.store.packs import hash_file
 from tests.s3server import SECRET, Answer, Request, S3Server, error
 
 PACK = PackId(b"\1" * 32)
+UPLOAD = (
+    b"<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>u</UploadId>"
+    b"</InitiateMultipartUploadResult>"
+)
 
 
 def place(deadline_s: float = 30.0) -> Remote:
@@ -148,7 +154,7 @@ def test_waits_end_with_the_limit_of_the_thread(monkeypatch: pytest.MonkeyPatch)
 def test_a_store_that_falls_silent_under_an_upload(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait fits what is sent; it would be ten minutes, as long as the longest part may take."""
+    """The wait fits what is sent; it would be two minutes, as long as the longest part may take."""
     monkeypatch.setattr(bucket_module, "_LEAST_SPEED", 4 << 20)
     path, released = tmp_path / "pack", threading.Event()
     path.write_bytes(bytes(1 << 20))
@@ -160,4 +166,43 @@ def test_a_store_that_falls_silent_under_an_upload(
     server.judge = judge
     with pytest.raises(RemoteTimeoutError, match="no answer in time"):
         place(0.5).put_pack(path, hash_file(path))
+    released.set()
+
+
+def test_a_part_is_waited_for_as_long_as_the_page_says() -> None:
+    waits: list[str] = []
+
+    def make_store(options: Any) -> MemoryStore:
+        waits.append(options["read_timeout"])
+        return MemoryStore()
+
+    bucket = bucket_module.Bucket(make_store, "s3://bucket/place", deadline_s=30)
+    bucket.put("packs/a", bytes(bucket_module.PART_SIZE))
+    assert waits == ["16000ms", "128000ms"]
+
+
+@pytest.mark.timeout(60)
+def test_a_store_that_falls_silent_in_the_middle_of_a_part(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the next attempt sends one part at a time: the line may be slow, not silent."""
+    monkeypatch.setattr(bucket_module, "_LEAST_SPEED", 16 << 20)
+    path, released, parts = tmp_path / "pack", threading.Event(), list[str]()
+    path.write_bytes(bytes(6 * bucket_module.PART_SIZE))
+
+    def wait(method: str, path: str) -> None:
+        if method == "PUT" and "partNumber" in path:
+            parts.append(path)
+            released.wait()
+
+    def judge(request: Request) -> Answer | None:
+        return {"POST": Answer(200, UPLOAD), "DELETE": Answer(204)}.get(request.method)
+
+    server.before_body, server.judge = wait, judge
+    remote = place(0.5)
+    for sent_at_once in (4, 1):
+        with pytest.raises(RemoteTimeoutError, match="no answer in time"):
+            remote.put_pack(path, hash_file(path))
+        assert len(parts) == sent_at_once
+        parts.clear()
     released.set()
