@@ -86,7 +86,9 @@ def is_repository(name: str) -> bool:
 
 def _checked_repository(name: str) -> str:
     if not is_repository(name):
-        msg = f"not a repository name: {name[:80]!r}; use letters, digits, '.', '_', '-' and '/'"
+        taken = [part for part in name.split("/") if re.fullmatch(_RESERVED, part)]
+        rule = f"{taken[0]!r} is taken" if taken else "use letters, digits, '.', '_' and '-', not '.' or '-' first"
+        msg = f"not a repository name: {name[:80]!r}; {rule}"
         raise MalformedError(msg)
     return name
 
