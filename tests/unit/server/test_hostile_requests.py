@@ -10,7 +10,8 @@ import pytest
 import zstandard
 
 from shardfs.formats import pack as pack_format
-from shardfs.formats.ids import CommitId, Kind, chunk_id, content_id
+from shardfs.formats import wire
+from shardfs.formats.ids import ID_SIZE, CommitId, Kind, chunk_id, content_id
 from shardfs.formats.pack import HEADER
 from shardfs.store.store import Store
 from tests.unit.server.byhand import Hosted, ask
@@ -215,6 +216,18 @@ def test_declared_size_is_refused_before_it_is_sent(hosted: Hosted) -> None:
     parts = urlsplit(hosted.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
         client.sendall(request.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "limit"),
+    [("PUT /demo/refs/heads/new", 128), ("POST /demo/has", wire.MAX_HAS_IDS * ID_SIZE)],
+)
+def test_bodies_that_say_no_length_are_bounded(hosted: Hosted, request_line: str, limit: int) -> None:
+    head = f"{request_line} HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\nTransfer-Encoding: chunked\r\n\r\n"
+    parts = urlsplit(hosted.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as client:
+        client.sendall(head.encode() + b"%x\r\n" % (limit + ID_SIZE) + b"0" * (limit + ID_SIZE) + b"\r\n0\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 413")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -13,7 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from shardfs.errors import StoreError
 from shardfs.formats.ids import PackId
+from shardfs.server.receiving import _finish
 from shardfs.store.store import Store
 from tests.serving import Server, serving
 from tests.stores import commit, noise
@@ -187,3 +190,12 @@ def test_what_nobody_goes_on_with_is_deleted(server: Server, pack: tuple[str, by
     assert put_rest(server, *pack, 0) == 201
     assert not left.exists()
     assert young.exists()
+
+
+def test_a_disk_that_does_not_keep_what_came_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with (tmp_path / "part").open("wb") as file, pytest.raises(StoreError, match="cannot receive a pack"):
+        _finish(file.fileno(), 0)
