@@ -68,6 +68,21 @@ def test_the_disk_here_is_full(disk: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs, which takes root")
+def test_a_server_leaves_room_on_its_disk(disk: Path, tmp_path: Path) -> None:
+    """Less than 64 MiB are free, though the pack would fit."""
+    side = half_private(tmp_path / "local")
+    Store.create(disk / "root/demo").close()
+    with serving(disk / "root") as server:
+        remote = HttpRemote(f"{server.url}/demo")
+        with pytest.raises(RemoteDeniedError, match="the server's disk is full"):
+            push_main(side, remote)
+        assert list((disk / "root/demo/tmp").iterdir()) == []
+        remote.close()
+    side.store.close()
+
+
+@pytest.mark.network
 def test_the_remote_is_full(tmp_path: Path) -> None:
     side = half_private(tmp_path / "local")
     Store.create(tmp_path / "root/demo").close()
