@@ -15,6 +15,7 @@ from aiohttp import web
 from shardfs.server.attempts import Attempts
 from shardfs.server.audit import AuditLog
 from shardfs.server.folder import ServerFolder
+from shardfs.server.hosts import OwnNames
 from shardfs.server.limits import network
 from shardfs.server.patterns import EVERY
 from shardfs.server.routes import Target
@@ -81,14 +82,23 @@ class Access:
         root: directory of all repositories.
         anonymous: what those may do who show no token, where the settings file does not say.
         trust_proxy: believe a web server on this machine about where a request came from.
+        names: of the server, which those who show no token must ask for; None: any will do.
 
     Raises:
         MalformedError, StoreError: the file of tokens or of rules cannot be used.
     """
 
-    def __init__(self, root: Path, *, anonymous: Permission = Permission.NONE, trust_proxy: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        anonymous: Permission = Permission.NONE,
+        trust_proxy: bool = False,
+        names: OwnNames | None = None,
+    ) -> None:
         folder = ServerFolder(root)
         self.anonymous = anonymous
+        self._names = names
         self._trust_proxy = trust_proxy
         self.audit = AuditLog(folder)
         self._tokens = Watched[Mapping[str, Token]](folder.tokens, parse_tokens, {})
@@ -102,6 +112,7 @@ class Access:
         Raises:
             web.HTTPUnauthorized: not without a token, or the token is not good. web.HTTPForbidden: not with this one.
             web.HTTPTooManyRequests: too many bad tokens from this address.
+            web.HTTPMisdirectedRequest: everybody may do this, but asked for by another name.
         """
         needed = RULES["GET" if request.method == "HEAD" else request.method, target.endpoint]
         address = self.address(request)
@@ -112,16 +123,19 @@ class Access:
         caller = Caller(address, token, max(open_to_all, own), open_to_all >= Permission.READ)
         if caller.permission < needed:
             self._refuse(caller, needed, target.repository)
+        if token is None:
+            self._check_name(request)
         request[_CALLER] = caller
 
     def check_server(self, request: web.Request) -> None:
         """Refuse all but administrators of every repository, and programs on this machine; for what is about all.
 
         Raises:
-            web.HTTPUnauthorized, web.HTTPForbidden, web.HTTPTooManyRequests: as `check`.
+            web.HTTPUnauthorized, web.HTTPForbidden, web.HTTPTooManyRequests, web.HTTPMisdirectedRequest: as `check`.
         """
         address = self.address(request)
         if _is_loopback(address) and not any(name in request.headers for name in _FORWARDED):
+            self._check_name(request)
             return
         token = self._token(request, address)
         if token is None or EVERY not in token.repositories or token.permission < Permission.ADMIN:
@@ -153,6 +167,12 @@ class Access:
     def is_closed(self) -> bool:
         """Whether nobody can get in."""
         return not (self.anonymous or self._tokens.get() or self._rules.get().lets_anybody_in())
+
+    def _check_name(self, request: web.Request) -> None:
+        host = request.headers.get("Host", "")
+        if self._names is not None and not self._names.has(host):
+            said = f"without a token this server is not asked for by the name {host[:100]!a}; see --host-name"
+            raise web.HTTPMisdirectedRequest(text=said)
 
     def _token(self, request: web.Request, address: str) -> Token | None:
         text = _shown(request.headers.get("Authorization", ""))

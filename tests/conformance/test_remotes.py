@@ -31,7 +31,7 @@ from shardfs.remotes.registry import open_remote
 from shardfs.remotes.retry import RetryingRemote
 from shardfs.store.store import Store
 from tests.nginx import NGINX, free_port, manual, nginx, replaced
-from tests.serving import serving
+from tests.serving import serving, shardfs_serve
 from tests.stores import MAIN, add_commit, make_store
 from tests.swift import Swift
 
@@ -86,7 +86,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "directory":
         yield Place(root.as_uri(), root)
         return
-    with serving(root) as server:
+    with (serving if request.param == "http" else shardfs_serve)(root) as server:
         if request.param == "http":
             yield Place(server.url, root)
             return

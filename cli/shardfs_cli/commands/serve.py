@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     help="Believe a web server on this machine about where requests come from (X-Forwarded-For).",
 )
 @click.option(
+    "--host-name",
+    "host_names",
+    multiple=True,
+    metavar="NAME",
+    help="A name by which those without a token may ask, where only this machine can; may be repeated.",
+)
+@click.option(
     "--cache",
     metavar="URL",
     help="Serve what is below another server, bucket or directory, and keep what passes through on this disk.",
@@ -59,7 +66,7 @@ if TYPE_CHECKING:
 )
 @edge_options
 @click.pass_obj
-def command(
+def command(  # noqa: PLR0913 - options
     context: Context,
     /,
     root: str | None,
@@ -69,6 +76,7 @@ def command(
     read_only: bool,
     no_create: bool,
     trust_proxy: bool,
+    host_names: tuple[str, ...],
     **more: Any,
 ) -> None:
     """Serve the repositories below DIR over HTTP until Ctrl-C or SIGTERM.
@@ -82,6 +90,8 @@ def command(
     host, port = _address(listen)
     from shardfs.server import app, peer_app
     from shardfs.server.access import Access
+    from shardfs.server.hosts import OwnNames
+    from shardfs.server.process import is_loopback
     from shardfs.server.tokens import Permission
 
     upstream = _upstream(more)
@@ -89,7 +99,8 @@ def command(
         msg = "--cache and --root exclude each other; --cache-dir says where a cache keeps what came"
         raise click.UsageError(msg)
     folder = file_path(root or ".") if upstream is None else upstream.folder
-    access = Access(folder, anonymous=Permission[anonymous.upper()], trust_proxy=trust_proxy)
+    names = OwnNames(host_names) if is_loopback(host) else None
+    access = Access(folder, anonymous=Permission[anonymous.upper()], trust_proxy=trust_proxy, names=names)
 
     def announce(line: str) -> None:
         if context.output.json:
