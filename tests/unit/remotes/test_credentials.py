@@ -253,3 +253,12 @@ def test_a_refused_token_is_looked_for_again(tmp_path: Path, monkeypatch: pytest
     assert shown.renew("Bearer old")
     assert shown.header() == "Bearer new"
     assert shown.renew("Bearer old")
+
+
+def test_a_helper_is_not_run_for_every_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "_RENEW_S", 600.0)
+    save(HOST, Entry(helper=helper(tmp_path, f'echo asked >> "{tmp_path}/asked"; echo token-7')))
+    shown = Authorization(f"{HOST}/demo")
+    assert shown.header() == "Bearer token-7"
+    assert not shown.renew("Bearer token-7")
+    assert (tmp_path / "asked").read_text() == "asked\n"
