@@ -11,7 +11,7 @@ from shardfs.formats.ids import CommitId, Kind
 from shardfs.formats.tree import FileEntry
 from shardfs.history.content import manifest_of
 from shardfs.progress import Progress, no_progress
-from shardfs.wiring import Wiring
+from shardfs.wiring import Wiring, remembers_speed
 
 if TYPE_CHECKING:
     # Part of the facade: who shows the results names their types.
@@ -71,6 +71,7 @@ class Caching(Wiring):
         """Where the bytes of files at or below a path of a revision are; nothing is read but manifests."""
         return self._warmer().presence(self._selected(rev, path)[1])
 
+    @remembers_speed
     def warm(
         self, rev: str, path: str = "", *, page_cache: bool = False, progress: Progress | None = None
     ) -> WarmReport:
@@ -89,6 +90,7 @@ class Caching(Wiring):
         files = self._selected(rev, path)[1]
         return self._warmer().warm(files, progress or no_progress, page_cache=page_cache)
 
+    @remembers_speed
     def prefetch(
         self, rev: str, path: str = "", *, tensors: str | None = None, progress: Progress | None = None
     ) -> Prefetched:

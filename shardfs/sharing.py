@@ -14,6 +14,7 @@ from shardfs.formats.ids import CommitId
 from shardfs.formats.ref import BRANCHES, REMOTES, TAGS
 from shardfs.history import branches
 from shardfs.progress import Progress, no_progress
+from shardfs.wiring import remembers_speed
 
 if TYPE_CHECKING:
     from shardfs.remotes.counters import RemoteCounts
@@ -147,6 +148,7 @@ class Sharing(Caching):
 
         return survey.survey(self.store, self.objects, self.remote(name))
 
+    @remembers_speed
     def fetch(
         self,
         remote: str | None = None,
@@ -258,6 +260,7 @@ class Sharing(Caching):
             raise UsageError(msg)
         return chosen
 
+    @remembers_speed
     def push(  # noqa: PLR0913 - options by keyword
         self,
         remote: str | None = None,

@@ -6,9 +6,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from shardfs import config, discovery
 from shardfs.config import Settings
@@ -29,9 +30,38 @@ from shardfs.transfer.tier import Tier
 
 if TYPE_CHECKING:
     from shardfs.remotes.base import Remote
+    from shardfs.transfer.speeds import Direction
+
+    # Part of the facade: who shows it names its type.
+    from shardfs.transfer.speeds import Expectation as Expectation
 
 FAR: Final = 32 << 20  # bytes fetched ahead of a reader: 20 ms of a link of 1 Gbit/s are 2.5 MB, and decoding goes on
 INGEST_BUDGET: Final = 64 << 20  # bytes of decoded chunks that ingest keeps: the bases of two chunks in the works
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_W = TypeVar("_W", bound="Wiring")
+
+
+def remembers_speed(transfer: Callable[Concatenate[_W, _P], _T]) -> Callable[Concatenate[_W, _P], _T]:
+    """A method of `Wiring` after which the speeds of remotes in it are known."""
+
+    @wraps(transfer)
+    def remembering(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        from shardfs.transfer.speeds import Speeds
+
+        urls, limit = self.settings.remotes, self.settings.bwlimit
+        with Speeds(self.store.layout).remembered(urls, self._remotes, limit):
+            return transfer(self, *args, **kwargs)
+
+    return remembering
+
+
+def expect_first(size: int) -> Expectation | None:
+    """How long the first transfer of a new repository will take, by the limit of speed; None when there is none."""
+    from shardfs.transfer.speeds import expectation
+
+    return expectation(size, None, config.load(None).bwlimit)
 
 
 class Wiring:
@@ -141,6 +171,21 @@ class Wiring:
                     raise RefNotFoundError(msg)
                 self._remotes[name] = registry.open_remote(url, name=name, settings=self.settings)
             return self._remotes[name]
+
+    def expect(self, direction: Direction, size: int, remote: str | None = None) -> Expectation | None:
+        """How long a transfer will take, by the last one of its kind and the limit of speed; None: neither is known.
+
+        Args:
+            direction: "received" or "sent".
+            size: bytes.
+            remote: its name; None: the one that is asked first.
+        """
+        from shardfs.transfer.speeds import Speeds, expectation
+
+        urls = self.settings.remotes
+        url = next(iter(urls.values()), None) if remote is None else urls.get(remote)
+        speed = None if url is None else Speeds(self.store.layout).get(url, direction)
+        return expectation(size, speed, self.settings.bwlimit)
 
     def when_damaged(self, tell: Callable[[str], None]) -> None:
         """Have one line told for each damaged copy that reads meet here, in the cache or at a remote, and go around."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from shardfs.remotes.flow import Flow
 
 
 @dataclass
 class Counters:
-    """Of one remote, while it is open; see `RemoteCounts`. Counts may be off by a few: nothing waits for a lock."""
+    """Of one remote, while it is open; see `RemoteCounts`. Counts may be off by a few: nothing waits for a lock.
+
+    Attributes:
+        received, sent: bytes of packs.
+    """
 
     attempts: int = 0
     failures: int = 0
@@ -21,6 +27,8 @@ class Counters:
     in_flight: int = 0
     waiting: int = 0
     down: int = 0
+    received: Flow = field(default_factory=Flow)
+    sent: Flow = field(default_factory=Flow)
 
 
 class RemoteCounts(NamedTuple):
@@ -55,5 +63,5 @@ def snapshot(found: Iterable[tuple[str, Counters]]) -> RemoteCounts:
     """The counters of remotes by their names."""
     known = dict(found)
     return RemoteCounts(
-        **{field.name: {name: getattr(one, field.name) for name, one in known.items()} for field in fields(Counters)}
+        **{count: {name: getattr(one, count) for name, one in known.items()} for count in RemoteCounts._fields}
     )

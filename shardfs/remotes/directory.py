@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from shardfs.errors import (
 )
 from shardfs.formats.ids import CommitId, PackId
 from shardfs.formats.ref import BRANCHES, TAGS, PackSize
+from shardfs.remotes import meter
 from shardfs.remotes.base import RemoteRefs
 from shardfs.store import atomic, packs
 from shardfs.store.layout import Layout
@@ -37,6 +37,7 @@ from shardfs.store.refs import RefStore
 from shardfs.store.store import Store
 
 _LOCK_WAIT_S: Final = 10.0
+_BLOCK_SIZE: Final = 1 << 20
 
 
 class DirectoryRemote:
@@ -160,6 +161,9 @@ class DirectoryRemote:
 
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
+        meter.tell(0)
+        while block := reader.read(_BLOCK_SIZE):
+            writer.write(block)
+            meter.tell(writer.tell())
         writer.flush()
         os.fsync(writer.fileno())

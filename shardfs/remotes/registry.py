@@ -18,6 +18,7 @@ from shardfs.remotes.breaker import Breaker, GuardedRemote
 from shardfs.remotes.counters import Counters
 from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.directory import DirectoryRemote
+from shardfs.remotes.flow import FlowingRemote
 from shardfs.remotes.hedge import HedgedRemote
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.offline import OfflineRemote
@@ -56,6 +57,7 @@ def _wrapped(remote: Remote, settings: Settings) -> Remote:
     is_web = isinstance(remote, HttpRemote)
     if is_web:
         remote = HedgedRemote(remote, counters)
+    remote = FlowingRemote(remote, counters.received, counters.sent)
     remote = RetryingRemote(GuardedRemote(remote, breaker, window.trouble), settings.deadline_s)
     if limit is not None and not is_web:
         remote = ThrottledRemote(remote, limit)

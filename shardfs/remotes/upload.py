@@ -78,6 +78,7 @@ class _Upload:
     def _rest(self, offset: int) -> Request:
         headers = {"Content-Range": wire.rest_of(offset, self._size)} if offset else {}
         target = f"packs/{self._pack_id.hex()}"
+        meter.tell(offset)
         return Request("PUT", target, headers, self._file, BodyReader(_MAX_ANSWER), offset, meter.tell)
 
 

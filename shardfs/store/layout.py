@@ -57,6 +57,11 @@ class Layout:
         """Directory of records of the order in which files were read."""
         return self.root / "orders"
 
+    @property
+    def speeds(self) -> Path:
+        """How fast the last transfers with remotes were."""
+        return self.root / "speeds.json"
+
     def pack(self, pack_id: bytes) -> Path:
         """The file of a pack."""
         name = pack_id.hex()

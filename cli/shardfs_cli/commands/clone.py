@@ -60,10 +60,13 @@ def command(
 
     out = context.output
     if dry_run:
+        from shardfs.wiring import expect_first
+
         planned = shardfs.plan_clone(absolute(url), full=full, filters=filters, branch=branch)
-        show_plan(context, url, planned)
+        speed = expect_first(planned.bytes)
+        show_plan(context, url, planned, speed)
         if out.json:
-            out.document(plan_json("origin", planned))
+            out.document(plan_json("origin", planned, speed))
         return
     target = file_path(_last_part(url) if directory is None else directory)
     with (

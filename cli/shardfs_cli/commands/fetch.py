@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardfs.errors import ShardfsError, UsageError
-from shardfs_cli import output
+from shardfs_cli import expected, output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
@@ -19,6 +19,7 @@ from shardfs_cli.progress import bar
 if TYPE_CHECKING:
     from shardfs.repository import Repository
     from shardfs.sharing import FetchPlan, FetchReport
+    from shardfs.wiring import Expectation
 
 
 @define(
@@ -73,7 +74,7 @@ def command(  # noqa: PLR0913 - options
             options: dict[str, Any] = {"full": full and not wanted, "tensors": tensors, "prune": prune}
             try:
                 if dry_run:
-                    documents.append(_planned(context, name, repository.plan_fetch(name, wanted, **options)))
+                    documents.append(_planned(context, repository, name, wanted, options))
                 else:
                     documents.append(_fetched(context, repository, name, wanted, options, statuses))
             except ShardfsError as error:
@@ -136,12 +137,16 @@ def _tell(context: Context, name: str, report: FetchReport) -> None:
         out.note(f"nothing new at {name}")
 
 
-def _planned(context: Context, name: str, planned: FetchPlan) -> dict[str, Any]:
-    show_plan(context, name, planned)
-    return plan_json(name, planned)
+def _planned(
+    context: Context, repository: Repository, name: str, places: list[tuple[str, str]], options: dict[str, Any]
+) -> dict[str, Any]:
+    planned = repository.plan_fetch(name, places, **options)
+    speed = repository.expect("received", planned.bytes + planned.contents_bytes, name)
+    show_plan(context, name, planned, speed)
+    return plan_json(name, planned, speed)
 
 
-def plan_json(name: str, planned: FetchPlan) -> dict[str, Any]:
+def plan_json(name: str, planned: FetchPlan, speed: Expectation | None) -> dict[str, Any]:
     """A plan as JSON."""
     return {
         "remote": name,
@@ -150,15 +155,16 @@ def plan_json(name: str, planned: FetchPlan) -> dict[str, Any]:
         "bytes": planned.bytes,
         "contents": planned.contents,
         "contents_bytes": planned.contents_bytes,
+        **expected.as_json(speed),
     }
 
 
-def show_plan(context: Context, name: str, planned: FetchPlan) -> None:
+def show_plan(context: Context, name: str, planned: FetchPlan, speed: Expectation | None) -> None:
     """Print a plan for people."""
     out = context.output
     what = f"{output.count(planned.packs, 'pack')}, {output.size(planned.bytes)}"
     if planned.contents:
         what += f", and {output.count(planned.contents, 'chunk')} of contents, {output.size(planned.contents_bytes)}"
-    out.note(f"from {name} would come: {what}")
+    out.note(f"from {name} would come: {what}{expected.in_words(speed, 'fetch')}")
     for move in planned.moves:
         out.note(move_line(move))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shardfs.errors import UsageError
-from shardfs_cli import output
+from shardfs_cli import expected, output
 from shardfs_cli.command import READS
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
@@ -58,15 +58,16 @@ def command(ctx: click.Context, where: str, *, tensors: str | None, dry_run: boo
         else:
             with bar(context, "prefetch") as progress:
                 report = repository.prefetch(rev, path, tensors=tensors, progress=progress)
+        speed = repository.expect("received", report.fetched_bytes) if dry_run else None
     if out.json:
-        out.document({"commit": commit, "dry_run": dry_run, **report._asdict()})
+        out.document({"commit": commit, "dry_run": dry_run, **report._asdict(), **expected.as_json(speed)})
         return
     what = output.count(report.files, "file")
     if report.tensors is not None:
         what = f"{output.count(report.tensors, 'tensor')} in {what}"
     verb = "would fetch" if dry_run else "fetched"
     chunks = f"{output.size(report.fetched_bytes)} in {output.count(report.chunks, 'chunk')}"
-    fetched = f"{verb} {chunks}" if report.chunks else "nothing to fetch"
+    fetched = f"{verb} {chunks}{expected.in_words(speed, 'fetch')}" if report.chunks else "nothing to fetch"
     out.note(f"{output.name(where)}: {what}, {output.size(report.bytes)}; {fetched}")
 
 

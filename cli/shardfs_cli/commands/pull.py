@@ -30,9 +30,10 @@ def command(context: Context, remote: str | None, branch: str | None, *, dry_run
         source = remote or repository.upstream(branch)
         if dry_run:
             planned = repository.plan_fetch(source)
-            show_plan(context, source, planned)
+            speed = repository.expect("received", planned.bytes, source)
+            show_plan(context, source, planned, speed)
             if out.json:
-                out.document(plan_json(source, planned))
+                out.document(plan_json(source, planned, speed))
             return
         with bar(context, "pull") as progress:
             report = repository.pull(source, branch, progress=progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardfs.errors import ShardfsError
-from shardfs_cli import output
+from shardfs_cli import expected, output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
 from shardfs_cli.context import Context
@@ -19,6 +19,7 @@ from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
     from shardfs.sharing import PushReport
+    from shardfs.wiring import Expectation
 
 
 @define(
@@ -83,8 +84,9 @@ def command(
                 failure = {"error": str(error), "kind": type(error).__name__, "exit": int(status_of(error))}
                 documents.append({"remote": name, "report": None, "error": failure})
                 continue
-            documents.append({"remote": report.remote, "report": _document(report), "error": None})
-            _tell(out, report)
+            speed = repository.expect("sent", report.bytes, report.remote) if options["dry_run"] else None
+            documents.append({"remote": report.remote, "report": _document(report, speed), "error": None})
+            _tell(out, report, speed)
             if report.rejected:
                 status = status or ExitStatus.CONFLICT
     if out.json:
@@ -92,7 +94,7 @@ def command(
     ctx.exit(status)
 
 
-def _document(report: PushReport) -> dict[str, Any]:
+def _document(report: PushReport, speed: Expectation | None) -> dict[str, Any]:
     return {
         "remote": report.remote,
         "url": report.url,
@@ -113,10 +115,11 @@ def _document(report: PushReport) -> dict[str, Any]:
         "chunks": report.chunks,
         "encoded": report.encoded,
         "bytes": report.bytes,
+        **expected.as_json(speed),
     }
 
 
-def _tell(out: Output, report: PushReport) -> None:
+def _tell(out: Output, report: PushReport, speed: Expectation | None) -> None:
     url = output.name(report.url)
     if not report.moved and not report.rejected:
         out.note(f"{url} is up to date")
@@ -124,7 +127,8 @@ def _tell(out: Output, report: PushReport) -> None:
     if report.dry_run:
         about = "at most " if report.encoded else ""
         counts = f"{output.count(report.packs, 'pack')} with {output.count(report.chunks, 'chunk')}"
-        out.note(f"to {url}: would send {about}{report.bytes} bytes ({output.size(report.bytes)}) in {counts}")
+        size = f"{about}{report.bytes} bytes ({output.size(report.bytes)})"
+        out.note(f"to {url}: would send {size} in {counts}{expected.in_words(speed, 'push')}")
     else:
         out.note(f"to {url}: {output.size(report.bytes)} in {output.count(report.packs, 'pack')}")
     for move in report.moved:

@@ -30,6 +30,7 @@ from shardfs.formats.ids import CommitId, PackId, from_hex
 from shardfs.formats.pack import MAX_PACK_SIZE
 from shardfs.formats.ref import BRANCHES, TAGS, PackSize
 from shardfs.formats.refstate import RefState
+from shardfs.remotes import meter
 from shardfs.remotes.base import RemoteRefs
 from shardfs.remotes.objectstore.bucket import PART_SIZE, Bucket
 from shardfs.remotes.objectstore.errors import ConditionUnknownError
@@ -113,7 +114,10 @@ class ObjectStoreRemote:
             if packs.hash_file(path) != pack_id:
                 msg = f"content of {path.name} does not match pack id {pack_id.hex()[:12]}; it was not sent"
                 raise RemoteDeniedError(msg)
-            if size > PART_SIZE or not self._bucket.create(target, path.read_bytes()):
+            meter.tell(0)
+            if size <= PART_SIZE and self._bucket.create(target, path.read_bytes()):
+                meter.tell(size)
+            else:
                 self._bucket.put_file(target, path)
         except OSError as error:
             msg = f"pack {path} cannot be read: {error.strerror}"

@@ -228,8 +228,20 @@ def test_a_long_pack_goes_in_parts_and_tells_how_far_it_is(
     assert bucket.size(f"packs/{pack_id.hex()[:2]}/{pack_id.hex()}.pack") == path.stat().st_size
     assert told == sorted(told)
     assert told[-1] == path.stat().st_size
-    assert len(told) == -(-path.stat().st_size // bucket_module.PART_SIZE) + 1
+    assert len(told) == -(-path.stat().st_size // bucket_module.PART_SIZE) + 2
     assert remote.read_pack(pack_id, 99_999_999, 3) == path.read_bytes()[99_999_999:100_000_002]
+
+
+def test_a_short_pack_tells_that_it_is_sent_and_one_that_is_there_does_not(
+    remote: ObjectStoreRemote, local: Local
+) -> None:
+    store, _ = local
+    pack_id, size = next(iter(store.index.packs().items()))
+    for expected in ([0, size], []):
+        told: list[int] = []
+        with meter.watch(told.append):
+            remote.put_pack(store.layout.pack(pack_id), pack_id)
+        assert told == expected
 
 
 def test_what_an_upload_that_broke_left_is_replaced(bucket: Bucket, remote: ObjectStoreRemote, local: Local) -> None:
