@@ -157,6 +157,11 @@ def _search(place: Address, from_url: Login | None, given: Entry | None) -> tupl
     else:
         found = _from_tables(place, tables)
     if found is None:
+        if os.environ.get(TOKEN):
+            return (
+                None,
+                f"it wants a token, and {TOKEN} is for what {TOKEN_URL} names; if that is here, set it to {place}",
+            )
         return None, f"it wants a token; `shardfs login {place}` keeps one"
     if place.is_overheard and not any(entry.plain_http for _, entry in tables):
         return None, (
@@ -187,13 +192,16 @@ def _login_of(url: str) -> Login | None:
 
 
 def _from_environment(place: Address) -> Login | None:
-    token = os.environ.get(TOKEN)
-    if not token:
+    """The token of the environment, where the environment also says that it is for this place.
+
+    A URL comes from anywhere: whoever can have somebody clone it would get a token that is meant for all of them.
+    """
+    token, meant = os.environ.get(TOKEN), os.environ.get(TOKEN_URL)
+    if not token or not meant:
         return None
-    meant = os.environ.get(TOKEN_URL)
     try:
         check(Entry(token=token))
-        is_meant = not meant or address(meant).covers(place)
+        is_meant = address(meant).covers(place)
     except UsageError as error:
         msg = f"{TOKEN_URL if 'URL' in str(error) else TOKEN}: {error}"
         raise UsageError(msg) from None

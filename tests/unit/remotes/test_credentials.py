@@ -37,6 +37,7 @@ def test_the_url_outweighs_the_environment_and_that_the_file(monkeypatch: pytest
     save(HOST, Entry(token="of-file"))
     assert authorization(f"{HOST}/demo") == "Bearer of-file"
     monkeypatch.setenv("SHARDFS_TOKEN", "of-environment")
+    monkeypatch.setenv("SHARDFS_TOKEN_URL", HOST)
     assert authorization(f"{HOST}/demo") == "Bearer of-environment"
     assert authorization("https://a%40b:s%20t@models.example.org/demo") == basic("a@b", "s t")
 
@@ -62,8 +63,13 @@ def test_the_nearest_prefix_counts(url: str, expected: str | None) -> None:
     assert authorization(url) == expected
 
 
-def test_a_token_of_the_environment_may_be_for_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_of_the_environment_is_for_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARDFS_TOKEN", "secret")
+    for url in (HOST, "https://evil.example", "http://127.0.0.1:8750"):
+        shown = Authorization(url)
+        assert shown.header() is None
+        assert f"set it to {url}" in shown.told
+        assert "secret" not in shown.told
     monkeypatch.setenv("SHARDFS_TOKEN_URL", f"{HOST}/team")
     assert authorization(f"{HOST}/team/llm") == "Bearer secret"
     assert authorization(f"{HOST}/other") is None
@@ -80,6 +86,7 @@ def test_plain_http_is_good_enough_for_this_machine(host: str) -> None:
 def test_plain_http_to_another_machine_has_to_be_allowed(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://{host}/demo"
     monkeypatch.setenv("SHARDFS_TOKEN", "secret")
+    monkeypatch.setenv("SHARDFS_TOKEN_URL", url)
     assert authorization(url) is None
     assert authorization(url.replace("://", "://user:secret@")) is None
     shown = Authorization(url)
