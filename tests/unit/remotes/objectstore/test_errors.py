@@ -172,7 +172,7 @@ def test_a_store_that_falls_silent_under_an_upload(
 def test_a_part_is_waited_for_as_long_as_the_page_says() -> None:
     waits: list[str] = []
 
-    def make_store(options: Any) -> MemoryStore:
+    def make_store(options: Any, *_: object) -> MemoryStore:
         waits.append(options["read_timeout"])
         return MemoryStore()
 
