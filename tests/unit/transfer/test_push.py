@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from shardfs.errors import (
 )
 from shardfs.formats.ids import CommitId, Kind
 from shardfs.history.walk import ancestors
+from shardfs.remotes import meter
 from shardfs.store.store import Store
 from shardfs.transfer.push import PushReport, RefUpdate, plan_updates, push
 from tests import stores
@@ -229,6 +233,35 @@ def test_a_push_that_fails_early_of_many_packs_ends(
         _push_main(local, remote)
     assert list(local.store.layout.tmp.iterdir()) == []
     assert server.refs.get(MAIN) is None
+
+
+def test_an_upload_that_fails_ends_those_beside_it(
+    local: Side, remote: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardfs.store.packs.TARGET_SIZE", 2 * CHUNK_SIZE)
+    remote.resumes = True  # so that several are on their way at once
+    commit(local.store, {"a": DATA})
+    turns, others_began = count(), threading.Event()
+    ended: list[bool] = []
+
+    def upload(what: str) -> None:
+        if what != "put_pack":
+            return
+        if next(turns) == 0:
+            others_began.wait(10)
+            msg = "broken line"
+            raise RemoteUnavailableError(msg)
+        others_began.set()
+        for position in range(1000):
+            meter.tell(position)
+            time.sleep(0.005)
+        ended.append(True)
+
+    remote.before = upload
+    with pytest.raises(RemoteUnavailableError, match="broken line"):
+        _push_main(local, remote)
+    assert others_began.is_set()
+    assert not ended
 
 
 def test_chunks_of_another_remote_are_passed_on(local: Side, remote: Watched, server: Store, tmp_path: Path) -> None:
