@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,7 +38,7 @@ from shardfs.errors import (
 from shardfs.formats.ids import ChunkId, Kind
 from shardfs.formats.manifest import ChunkRef
 from shardfs.formats.pack import Entry
-from shardfs.remotes import fresh
+from shardfs.remotes import deadline, fresh
 from shardfs.store import copies
 from shardfs.store.cache import Cache
 from shardfs.store.index import LOCAL, Location
@@ -408,7 +408,8 @@ class Reader:
     def _fetch(self, search: Search, copies: list[Location], *, is_last: bool) -> bytes:
         """From one of the remotes that have the same pack.
 
-        A payload that came damaged is asked for alone: of the same remote once more, then of the others.
+        A payload that came damaged is asked for alone: of the same remote once more, past caches on the way, then of
+        the others. Caches on the way to these are passed when what comes is damaged, too: they may hold all there is.
         """
         entry, came = copies[0].entry, Arrival(memoryview(b""), "")
 
@@ -424,15 +425,21 @@ class Reader:
         except FormatError as error:
             self._payloads.reject(copies[0])
             failure: ShardfsError = error
-        for location in sorted(copies, key=lambda location: location.place != came.place):
+        attempts = deque(sorted(((c, c.place == came.place) for c in copies), key=lambda attempt: not attempt[1]))
+        while attempts:
+            location, is_fresh = attempts.popleft()
+            left_s = max(0.0, self._deadline_s - (time.monotonic() - search.started))
             try:
-                with fresh.demanded():
+                with deadline.limit(left_s / (len(attempts) + 1)), fresh.demanded() if is_fresh else nullcontext():
                     payload = self._payloads.get_alone(location).payload
                 data = self._decode(search, entry, partial(_same, payload))
             except FormatError as error:
+                failure = error
+                if not is_fresh:
+                    attempts.append((location, True))
+                    continue
                 self._payloads.distrust(location.place)
                 self._note(search, location, str(error))
-                failure = error
             except (RemoteError, PackNotFoundError) as error:
                 failure = error
             else:

@@ -279,6 +279,14 @@ def test_wrong_bytes_are_told_once_and_others_are_asked(
         reader.chunk(IDS[1], SIZE)
 
 
+def test_who_sent_no_wrong_bytes_may_answer_from_a_cache(lazy: Store, near: FolderSource, far: FolderSource) -> None:
+    demands: list[bool] = []
+    near.lies, far.before = 10_000, lambda: demands.append(fresh.is_demanded())
+    reader = Remotes(near=near, far=far).reader(lazy)
+    assert reader.chunk(IDS[0], SIZE) == DATA[0]
+    assert demands == [False]  # a cache whose server is away has what it has, and nothing newer
+
+
 def test_the_error_of_all_is_told_when_all_fail(lazy: Store, near: FolderSource, far: FolderSource) -> None:
     near.down = far.down = True
     reader = Remotes(near=near, far=far).reader(lazy)
