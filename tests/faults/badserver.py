@@ -98,6 +98,8 @@ def _read_head(client: socket.socket) -> bytes | None:
         if not piece:
             return None
         data += piece
+        if data.startswith(b"\x16"):  # a TLS handshake
+            return None
     head, _, body = data.partition(b"\r\n\r\n")
     for line in head.split(b"\r\n"):
         if line.lower().startswith(b"content-length:"):
