@@ -57,6 +57,8 @@ def test_a_dry_run_tells_and_changes_nothing(origin: Shell, clone: Shell, tmp_pa
     assert isinstance(plan, dict)
     assert plan["bytes"] == sum(path.stat().st_size for path in (origin.folder / ".shardfs/packs").rglob("*.pack"))
     assert {move["ref"] for move in plan["moves"]} >= {"refs/remotes/origin/main", "refs/tags/v1"}
+    for some in (["--filter", "path=weights"], ["--full", "--branch", "main"]):
+        assert "contents that a filter picks" in clone("clone", origin.folder / ".shardfs", "x", "--dry-run", *some).out
     new = origin.commit("four", note__txt="m")
     assert "would come: 2 packs, " in clone("fetch", "--dry-run").out
     assert "origin/main" in clone("pull", "--dry-run").out

@@ -155,6 +155,7 @@ def plan_json(name: str, planned: FetchPlan, speed: Expectation | None) -> dict[
         "bytes": planned.bytes,
         "contents": planned.contents,
         "contents_bytes": planned.contents_bytes,
+        "picks": planned.picks,
         **expected.as_json(speed),
     }
 
@@ -165,6 +166,8 @@ def show_plan(context: Context, name: str, planned: FetchPlan, speed: Expectatio
     what = f"{output.count(planned.packs, 'pack')}, {output.size(planned.bytes)}"
     if planned.contents:
         what += f", and {output.count(planned.contents, 'chunk')} of contents, {output.size(planned.contents_bytes)}"
+    if planned.picks:
+        what += ", and contents that a filter picks, of a size that is known after the fetch"
     out.note(f"from {name} would come: {what}{expected.in_words(speed, 'fetch')}")
     for move in planned.moves:
         out.note(move_line(move))
