@@ -58,7 +58,7 @@ class Memory(Place):
 
     def remote(self, name: str) -> Remote:
         store = self._stores[name]
-        return RetryingRemote(ObjectStoreRemote(Bucket(lambda _: store, f"memory:/{name}", 30)))
+        return RetryingRemote(ObjectStoreRemote(Bucket(lambda *_: store, f"memory:/{name}", 30)))
 
 
 @pytest.fixture(

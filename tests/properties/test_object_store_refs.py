@@ -89,7 +89,7 @@ class Watched(Bucket):
     def __init__(self, turns: Turns, silent: Collection[int]) -> None:
         """`silent`: objects that are made without an answer, by how many were made before."""
         store = MemoryStore()
-        super().__init__(lambda _: store, "memory:", 30)
+        super().__init__(lambda *_: store, "memory:", 30)
         self._turns = turns
         self._silent = silent
         self._made = 0

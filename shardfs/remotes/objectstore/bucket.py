@@ -1,6 +1,7 @@
 """Objects below one prefix of an object store, by obstore. Blocking; safe to share between threads.
 
-obstore repeats nothing here: that is the part of `RetryingRemote`, which knows the deadline.
+One call of a remote is many requests here. obstore sends a request again that failed at once, so that one of them does
+not cost all; what takes longer is the part of `RetryingRemote`, which knows the deadline.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
@@ -24,7 +26,7 @@ from shardfs.remotes.objectstore.interruptible import interruptible
 
 if TYPE_CHECKING:
     from obstore import Attributes
-    from obstore.store import ClientConfig, ObjectStore
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 PART_SIZE: Final = 5 << 20  # bytes of a part of an upload, the smallest that S3 takes: its wait is the shortest
 _PARTS_AT_ONCE: Final = 4  # so an upload takes at most 25 MiB of memory
@@ -34,7 +36,12 @@ _LEAST_S: Final = 0.25
 # Bytes per second of what is sent. How far it is cannot be seen: what is slower counts as silence, which so ends after
 # 128 s in the middle of a part.
 _LEAST_SPEED: Final = 48 << 10
-_LONGEST_S: Final = 600.0  # for one request whose answer keeps coming: 8 MiB at 14 KB/s
+_LEAST_COMING: Final = 16 << 10  # bytes per second of what is received: 8 MiB in 512 s
+_PAGE_SIZE: Final = 1 << 20  # bytes of an answer to a listing, of 1000 names
+_MOST_EXPECTED: Final = 8 << 20  # bytes of an answer of unknown length
+_REPEATS: Final = 3
+_REPEATING_SHARE: Final = 4  # requests are sent again for this part of the wait for one
+_PAUSE: Final = (timedelta(milliseconds=50), timedelta(milliseconds=400))  # the first and the longest
 
 
 class Listed(NamedTuple):
@@ -49,7 +56,8 @@ class Bucket:
     """Objects below a prefix.
 
     Args:
-        make_store: makes obstore's store of the place from options of its HTTP client; the prefix is in it.
+        make_store: makes obstore's store of the place from options of its HTTP client and of what it sends again; the
+            prefix is in it.
         url: where it is, for messages.
         deadline_s: seconds that no wait for an answer exceeds.
         endpoint: whose bucket it is, where the URL does not say that.
@@ -60,7 +68,11 @@ class Bucket:
     """
 
     def __init__(
-        self, make_store: Callable[[ClientConfig], ObjectStore], url: str, deadline_s: float, endpoint: str = ""
+        self,
+        make_store: Callable[[ClientConfig, RetryConfig], ObjectStore],
+        url: str,
+        deadline_s: float,
+        endpoint: str = "",
     ) -> None:
         self.url = url
         self.identity = blake3(f"{endpoint} {url}".encode()).hexdigest()[:16]
@@ -68,7 +80,7 @@ class Bucket:
         self._idle_s = min(_IDLE_S, deadline_s)
         self._connect_s = min(_CONNECT_S, deadline_s)
         self._parts_at_once = _PARTS_AT_ONCE
-        self._stores: dict[float, ObjectStore] = {}
+        self._stores: dict[tuple[float, float], ObjectStore] = {}
         self._guard = threading.Lock()
         self._store()  # a place that cannot be named is an error now
 
@@ -81,7 +93,7 @@ class Bucket:
         """
         with self._errors(f"GET {name}"):
             try:
-                result = obstore.get(self._store(), name)
+                result = obstore.get(self._store(coming=min(limit, _MOST_EXPECTED)), name)
             except FileNotFoundError as error:
                 self._check_bucket(error)
                 return None
@@ -99,7 +111,7 @@ class Bucket:
         """
         with self._errors(f"GET {name}"):
             try:
-                return bytes(obstore.get_range(self._store(), name, start=offset, length=length))
+                return bytes(obstore.get_range(self._store(coming=length), name, start=offset, length=length))
             except FileNotFoundError as error:
                 self._check_bucket(error)
                 return None
@@ -125,7 +137,7 @@ class Bucket:
             RemoteError: by the store.
         """
         with self._errors(f"LIST {prefix}"):
-            pages = obstore.list(self._store(), prefix)
+            pages = obstore.list(self._store(coming=_PAGE_SIZE), prefix)
             return [Listed(found["path"], found["size"], found["e_tag"]) for page in pages for found in page]
 
     @interruptible
@@ -138,7 +150,12 @@ class Bucket:
         with self._errors(f"PUT {name}"):
             try:
                 obstore.put(
-                    self._store(len(data)), name, data, mode="create", attributes=_attributes(name), use_multipart=False
+                    self._store(sent=len(data)),
+                    name,
+                    data,
+                    mode="create",
+                    attributes=_attributes(name),
+                    use_multipart=False,
                 )
             except AlreadyExistsError:
                 return False
@@ -156,7 +173,7 @@ class Bucket:
             RemoteError: by the store.
         """
         with self._errors(f"PUT {name}"):
-            obstore.put(self._store(len(data)), name, data, attributes=_attributes(name), use_multipart=False)
+            obstore.put(self._store(sent=len(data)), name, data, attributes=_attributes(name), use_multipart=False)
 
     def put_file(self, name: str, path: Path) -> None:
         """Make or replace an object by a file, in parts when it is long; it appears whole or not at all.
@@ -168,7 +185,7 @@ class Bucket:
         try:
             with path.open("rb") as file, self._errors(f"PUT {name}"):
                 obstore.put(
-                    self._store(PART_SIZE),
+                    self._store(sent=PART_SIZE),
                     name,
                     _parts(file, at_once),
                     attributes=_attributes(name),
@@ -189,20 +206,26 @@ class Bucket:
         with self._errors(f"DELETE {names[0]}"):
             obstore.delete(self._store(), names)
 
-    def _store(self, sent: int = 0) -> ObjectStore:
-        """The store for requests that send so many bytes: it waits for the other side no longer than that takes."""
-        wait_s = min(deadline.remaining(), self._idle_s) + sent / _LEAST_SPEED
-        wait_s = 2.0 ** math.ceil(math.log2(max(wait_s, _LEAST_S)))  # a few stores for all waits
+    def _store(self, *, sent: int = 0, coming: int = 0) -> ObjectStore:
+        """The store for requests that send so many bytes and get so many: neither wait is longer than that takes."""
+        wait_s = _rounded(min(deadline.remaining(), self._idle_s) + sent / _LEAST_SPEED)
+        whole_s = _rounded(wait_s + coming / _LEAST_COMING)
         with self._guard:
-            if wait_s not in self._stores:
-                self._stores[wait_s] = self._make(
+            if (wait_s, whole_s) not in self._stores:
+                first, longest = _PAUSE
+                self._stores[wait_s, whole_s] = self._make(
                     {
                         "connect_timeout": _span(min(self._connect_s, wait_s)),
                         "read_timeout": _span(wait_s),
-                        "timeout": _span(_LONGEST_S),
-                    }
+                        "timeout": _span(whole_s),
+                    },
+                    {
+                        "max_retries": _REPEATS,
+                        "retry_timeout": timedelta(seconds=wait_s / _REPEATING_SHARE),
+                        "backoff": {"init_backoff": first, "max_backoff": longest, "base": 2},
+                    },
                 )
-            return self._stores[wait_s]
+            return self._stores[wait_s, whole_s]
 
     def _check_bucket(self, error: FileNotFoundError) -> None:
         if is_no_bucket(error):
@@ -252,6 +275,11 @@ def _attributes(name: str) -> Attributes:
     """What caches between readers and the store are told; see docs/how-to/object-storage.md."""
     is_listing = name.startswith("info/")
     return {"Cache-Control": "no-cache" if is_listing else "public, max-age=31536000, immutable"}
+
+
+def _rounded(seconds: float) -> float:
+    """Up to a power of two: a few stores do for all waits."""
+    return 2.0 ** math.ceil(math.log2(max(seconds, _LEAST_S)))
 
 
 def _span(seconds: float) -> str:

@@ -21,9 +21,9 @@ from shardfs.remotes.objectstore.bucket import Bucket
 from shardfs.remotes.objectstore.remote import ObjectStoreRemote
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-    _Maker = Callable[[ClientConfig], ObjectStore]
+    _Maker = Callable[[ClientConfig, RetryConfig], ObjectStore]
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BUCKET_SIZES: Final = range(3, 223)  # characters: S3 and Azure end at 63, Google's names with dots at 222
@@ -87,16 +87,16 @@ def _trusting(make: _Maker, settings: Settings) -> _Maker:
         return make
     tls.context(settings)  # says what is wrong with the file
     certificates = Path(settings.ca_file).expanduser().read_bytes()
-    return lambda client: make({**client, "root_certificate": certificates})
+    return lambda client, again: make({**client, "root_certificate": certificates}, again)
 
 
 def _s3(bucket: str, prefix: str) -> tuple[_Maker, str]:
     options = _s3_options(os.environ)
     endpoint = options.get("endpoint", "")
 
-    def make(client: ClientConfig) -> ObjectStore:
+    def make(client: ClientConfig, again: RetryConfig) -> ObjectStore:
         client = {**client, "allow_http": True} if endpoint.startswith("http://") else client
-        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=_ONCE, **options)
+        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=again, **options)
 
     return make, endpoint
 
@@ -148,8 +148,8 @@ def _az(container: str, prefix: str) -> tuple[_Maker, str]:
     return partial(_make_other, AzureStore, container, prefix), os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
 
 
-def _make_other(kind: Any, bucket: str, prefix: str, client: ClientConfig) -> ObjectStore:
-    made: ObjectStore = kind(bucket, prefix=prefix or None, client_options=client, retry_config=_ONCE)
+def _make_other(kind: Any, bucket: str, prefix: str, client: ClientConfig, again: RetryConfig) -> ObjectStore:
+    made: ObjectStore = kind(bucket, prefix=prefix or None, client_options=client, retry_config=again)
     return made
 
 
@@ -159,5 +159,4 @@ def _missing(scheme: str, error: Exception) -> str:
     return f"what the environment says of this store cannot be used ({type(error).__name__})"
 
 
-_ONCE: Final[Any] = {"max_retries": 0}
 _MAKERS: Final = {"s3": _s3, "gs": _gs, "az": _az}

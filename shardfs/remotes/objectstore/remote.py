@@ -75,8 +75,9 @@ class ObjectStoreRemote:
     def list_packs(self) -> list[PackSize]:
         """See `Remote.list_packs`."""
         found = self._listed_packs()
-        if not found:
-            self.refs()  # an empty repository, or none
+        if not found and self.refs().refs:  # the client takes a page of somebody else for an empty listing
+            msg = f"{self.url} lists branches and no packs"
+            raise RemoteProtocolError(msg)
         return found
 
     def read_pack(self, pack_id: PackId, offset: int, length: int) -> bytes:

@@ -77,7 +77,23 @@ def test_answers_become_errors_of_one_line_without_secrets(
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown
     assert "AKIASECRET" not in shown
-    assert len(server.asked) == 1  # repeating is not the part of this layer
+    assert len({request.path for request in server.asked}) == 1
+    assert len(server.asked) == (4 if answer.status == 429 or answer.status >= 500 else 1)
+
+
+def test_one_request_that_fails_at_once_costs_nothing(server: S3Server) -> None:
+    failed: set[tuple[str, str]] = set()
+
+    def judge(request: Request) -> Answer | None:
+        if (request.method, request.path) in failed:
+            return None
+        failed.add((request.method, request.path))
+        return error(500, "InternalError")
+
+    server.judge = judge
+    place().put_pack(Path(__file__), hash_file(Path(__file__)))
+    assert place().refs().refs == {}
+    assert len(failed) > 10
 
 
 def test_no_pack(server: S3Server) -> None:

@@ -37,7 +37,7 @@ Local = tuple[Store, list[CommitId]]
 @pytest.fixture
 def bucket() -> Bucket:
     store = MemoryStore()
-    return Bucket(lambda _: store, "memory:", 30)
+    return Bucket(lambda *_: store, "memory:", 30)
 
 
 @pytest.fixture
@@ -281,6 +281,7 @@ def test_a_store_that_keeps_less_than_was_sent_is_found_out(server: S3Server, lo
 
 def test_foreign_objects_are_no_packs(bucket: Bucket, remote: ObjectStoreRemote) -> None:
     remote.update_ref(MAIN, None, A)
+    remote.update_ref(MAIN, A, None)
     name = "ab" * 32
     for path in (
         f"packs/ab/{name}.pack.tmp",
@@ -293,6 +294,12 @@ def test_foreign_objects_are_no_packs(bucket: Bucket, remote: ObjectStoreRemote)
     assert remote.list_packs() == []
     bucket.put(f"packs/ab/{name}.pack", b"seven b")
     assert [p.size for p in remote.list_packs()] == [7]
+
+
+def test_a_listing_that_lost_all_packs_is_not_believed(remote: ObjectStoreRemote) -> None:
+    remote.update_ref(MAIN, None, A)
+    with pytest.raises(RemoteProtocolError, match="lists branches and no packs"):
+        remote.list_packs()
 
 
 @pytest.mark.parametrize("rival", ["refs/heads/a/b", "refs/heads/a/b/c/d"])
