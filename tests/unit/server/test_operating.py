@@ -116,7 +116,9 @@ def connected(server: Server) -> socket.socket:
 
 def begin_upload(server: Server) -> socket.socket:
     client = connected(server)
-    client.sendall(f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\nx".encode())
+    client.sendall(
+        f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\nx".encode()
+    )
     for _ in range(400):
         if total(metrics(server)["shardfs_server_uploads_in_progress"]) == 1:
             return client
@@ -158,7 +160,9 @@ def test_download_may_end(tmp_path: Path) -> None:
     pack.write_bytes(data)
     with shardfs_serve(tmp_path, "--grace", "30") as server, connected(server) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.sendall(f"GET /demo/packs/00/{pack.name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        client.sendall(
+            f"GET /demo/packs/00/{pack.name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
         got = len(client.recv(1000))
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
@@ -179,7 +183,7 @@ def test_grace_is_not_for_ever(tmp_path: Path, stuck: str) -> None:
             client = begin_upload(server)
         else:
             client = connected(server)
-            client.sendall(f"GET /demo/packs/00/{pack.name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.sendall(f"GET /demo/packs/00/{pack.name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             client.recv(1000)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0

@@ -92,17 +92,17 @@ def test_fresh_connection_that_says_nothing(quick: tuple[str, str]) -> None:
 
 def test_head_that_comes_byte_by_byte(quick: tuple[str, str]) -> None:
     with connect(quick[0]) as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
         with dripping(client, b"a"):
             assert ended(client) == b""
 
 
 def test_second_head_that_comes_byte_by_byte(quick: tuple[str, str]) -> None:
     with connect(quick[0]) as client:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
         time.sleep(1)  # between requests a connection may be idle for longer
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET ")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET ")
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
         with dripping(client, b"a"):
             assert ended(client) == b""
@@ -111,7 +111,7 @@ def test_second_head_that_comes_byte_by_byte(quick: tuple[str, str]) -> None:
 def test_body_that_comes_byte_by_byte(quick: tuple[str, str]) -> None:
     for path in (f"/demo/packs/{'0' * 64}", f"/demo/blocks/{'0' * 64}"):
         with connect(quick[0]) as client:
-            client.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n".encode())
+            client.sendall(f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n".encode())
             with dripping(client, b"a"):
                 assert ended(client).startswith(b"HTTP/1.1 408")
 
@@ -121,7 +121,7 @@ def test_reader_that_stops_reading(quick: tuple[str, str]) -> None:
     before = count(url, "cut_off_total", slow_with="answer")
     with connect(url) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: count(url, "cut_off_total", slow_with="answer") == before + 1)
         assert len(ended(client)) < 48 << 20
     wait_until(lambda: count(url, "requests_in_progress") == 1)  # this question itself
@@ -132,7 +132,7 @@ def test_reader_that_takes_a_little_now_and_then(quick: tuple[str, str]) -> None
     before = count(url, "cut_off_total", slow_with="answer")
     with connect(url) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         with suppress(ConnectionResetError):
             while client.recv(500):
                 time.sleep(0.05)
@@ -145,7 +145,7 @@ def test_reader_that_asks_again_and_again_and_reads_nothing(quick: tuple[str, st
         client.settimeout(10)
         with suppress(ConnectionError):
             while True:
-                client.sendall(b"GET /demo/info/packs HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+                client.sendall(b"GET /demo/info/packs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
 
 
 def wait_until(true: object) -> None:
@@ -162,7 +162,7 @@ def test_steady_clients_are_left_alone(quick: tuple[str, str]) -> None:
     url, path = quick
     with connect(url) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-1999999\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-1999999\r\n\r\n".encode())
         got = 0
         while got < 2_000_000:
             piece = client.recv(40_000)
@@ -182,7 +182,7 @@ def test_handshake_that_stops(tmp_path: Path) -> None:
             assert ended(second) == b""
         context = ssl.create_default_context(cafile=str(pair.certificate))
         with connect(server.url) as client, context.wrap_socket(client, server_hostname="localhost") as safe:
-            safe.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            safe.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert ended(safe).startswith(b"HTTP/1.1 200")
 
 
@@ -190,7 +190,7 @@ def test_many_connections(tmp_path: Path) -> None:
     with shardfs_serve(tmp_path, "--max-connections-per-address", "3") as server, ExitStack() as open_:
         clients = [open_.enter_context(connect(server.url)) for _ in range(3)]
         for client in clients:
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
         with connect(server.url) as fourth:
             answer = ended(fourth)
@@ -229,7 +229,9 @@ def test_many_requests(tmp_path: Path) -> None:
 def test_many_uploads(tmp_path: Path) -> None:
     with shardfs_serve(tmp_path, "--max-uploads", "1") as server:
         with connect(server.url) as first:
-            first.sendall(f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx".encode())
+            first.sendall(
+                f"PUT /demo/packs/{'0' * 64} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx".encode()
+            )
             wait_until(lambda: count(server.url, "uploads_in_progress") == 1)
             answer = ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x")
             assert answer.status == 503
@@ -244,7 +246,7 @@ def test_many_questions(tmp_path: Path) -> None:
     store.close()
     with shardfs_serve(tmp_path, "--max-uploads", "1") as server:
         with connect(server.url) as first:
-            first.sendall(b"POST /demo/has HTTP/1.1\r\nHost: x\r\nContent-Length: 64\r\n\r\nx")
+            first.sendall(b"POST /demo/has HTTP/1.1\r\nHost: localhost\r\nContent-Length: 64\r\n\r\nx")
             wait_until(lambda: ask(server.url, "POST", "/demo/has", bytes(32)).status == 503)
             assert count(server.url, "refused_total", limit="questions") >= 1
             assert ask(server.url, "PUT", f"/demo/blocks/{chunk_id(b'x').hex()}", b"x").status == 201
@@ -261,7 +263,9 @@ def test_speed_of_an_address(tmp_path: Path) -> None:
     path = root / "demo/packs" / name[:2] / f"{name}.pack"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    request = f"GET /demo/packs/{name[:2]}/{name}.pack HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    request = (
+        f"GET /demo/packs/{name[:2]}/{name}.pack HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    )
 
     def seconds(*options: str) -> float:
         with shardfs_serve(root, *options) as server, connect(server.url) as one, connect(server.url) as two:
