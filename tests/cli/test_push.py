@@ -105,6 +105,12 @@ def test_the_remote_that_nobody_names(project: Shell, tmp_path: Path) -> None:
     assert project("push", "--json").json["remote"] == "second"
 
 
+def test_a_branch_in_the_place_of_the_remote_is_told(project: Shell, origin: Path) -> None:
+    for branch in ("main", ":main", "exp/*"):
+        assert f"`shardfs push origin {branch}`" in project("push", branch, status=1).err
+    assert "`shardfs remote add elsewhere URL`" in project("push", "elsewhere", status=1).err
+
+
 def test_a_push_can_say_where_the_branch_is_pulled_from(project: Shell, origin: Path, tmp_path: Path) -> None:
     project("remote", "add", "backup", tmp_path / "backup")
     project("push", "backup", "-u")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shardfs.errors import ShardfsError
+from shardfs.errors import RefNotFoundError, ShardfsError
 from shardfs_cli import expected, output
 from shardfs_cli.command import READS_AND_WRITES
 from shardfs_cli.command import command as define
@@ -18,6 +18,7 @@ from shardfs_cli.output import Output
 from shardfs_cli.progress import bar
 
 if TYPE_CHECKING:
+    from shardfs.repository import Repository
     from shardfs.sharing import PushReport
     from shardfs.wiring import Expectation
 
@@ -70,6 +71,8 @@ def command(
     documents: list[dict[str, Any]] = []
     status = ExitStatus.DONE
     with context.repository() as repository:
+        if remote is not None and not everywhere:
+            _check_remote(repository, remote)
         targets: list[str | None] = list(repository.remotes()) if everywhere else [remote]
         for name in targets:
             try:
@@ -92,6 +95,14 @@ def command(
     if out.json:
         out.document(documents if everywhere else documents[0]["report"])
     ctx.exit(status)
+
+
+def _check_remote(repository: Repository, name: str) -> None:
+    """Refuse what can only be a branch: git and others have them in the same place, after the remote."""
+    if name in repository.remotes() or not (name in repository.branches() or set(name) & set(":*?[")):
+        return
+    msg = f"no remote {name!r}; a branch comes after the remote: `shardfs push {repository.default_remote()} {name}`"
+    raise RefNotFoundError(msg)
 
 
 def _document(report: PushReport, speed: Expectation | None) -> dict[str, Any]:
