@@ -1,7 +1,7 @@
 """A limit on bytes per second, shared by all threads of the process: one for what is sent, one for what is received.
 
 Connections of ours keep it piece by piece, so that a link sees an even stream; remotes whose bytes go through a library
-keep it call by call (`ThrottledRemote`).
+keep it request by request, in uploads part by part (`ThrottledRemote`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shardfs.formats.ids import PackId
-from shardfs.remotes import deadline
+from shardfs.remotes import deadline, meter
 from shardfs.remotes.base import Remote
 from shardfs.remotes.forwarding import ForwardingRemote
 
@@ -106,5 +106,15 @@ class ThrottledRemote(ForwardingRemote):
 
     def put_pack(self, path: Path, pack_id: PackId) -> None:
         """See `Remote.put_pack`."""
-        super().put_pack(path, pack_id)
-        self._throttle.sending.take(path.stat().st_size)
+        last: int | None = None
+
+        def pay(position: int) -> None:
+            nonlocal last
+            if position > (last or 0):
+                self._throttle.sending.take(position - (last or 0))
+            last = position  # less than before when the upload begins anew
+
+        with meter.watch(pay):
+            super().put_pack(path, pack_id)
+        if last is None:  # a remote that tells nothing
+            self._throttle.sending.take(path.stat().st_size)

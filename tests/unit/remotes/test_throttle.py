@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from shardfs import config
 from shardfs.errors import RemoteError
 from shardfs.formats.ids import PackId
-from shardfs.remotes import deadline
+from shardfs.remotes import deadline, meter
 from shardfs.remotes.directory import DirectoryRemote
 from shardfs.remotes.http import HttpRemote
 from shardfs.remotes.registry import open_remote
@@ -101,6 +102,29 @@ def test_other_remotes_keep_it_call_by_call(tmp_path: Path) -> None:
         remote.read_pack(pack_id, 0, size)
     assert time.monotonic() - started >= 0.6
     remote.close()
+
+
+class Telling(DirectoryRemote):
+    """Tells positions in place of sending; notes what was paid until then."""
+
+    def __init__(self, folder: Path, positions: Sequence[int]) -> None:
+        super().__init__(folder)
+        self.positions = positions
+        self.paid: list[int] = []
+        self.paid_after: list[int] = []
+
+    def put_pack(self, path: Path, pack_id: PackId) -> None:
+        for position in self.positions:
+            meter.tell(position)
+            self.paid_after.append(sum(self.paid))
+
+
+def test_uploads_are_paid_for_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store(tmp_path / "remote", 1)[0].close()
+    telling, limit = Telling(tmp_path / "remote", [0, 10, 30, 0, 20, 50]), Throttle(1000)
+    monkeypatch.setattr(limit.sending, "take", telling.paid.append)
+    ThrottledRemote(telling, limit).put_pack(tmp_path / "pack", PACK)
+    assert telling.paid_after == [0, 10, 30, 30, 50, 80]  # what is sent again is paid again
 
 
 class Timed(DirectoryRemote):
