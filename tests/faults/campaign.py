@@ -219,7 +219,8 @@ def main() -> None:
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.seeds)
     operations = [name for name in given.operation if PLACES[given.at].takes_pushes or not OPERATIONS[name].sends]
-    todo = jobs(seeds, given.fault, operations, spread=given.spread)
+    faults = [fault for fault in given.fault if fault not in PLACES[given.at].trusted]
+    todo = jobs(seeds, faults, operations, spread=given.spread)
     outcomes: list[Outcome] = []
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shardfs-faults-") as name:

@@ -25,10 +25,12 @@ class Origin(ABC):
     Attributes:
         upstream: URL of the server without a path, for proxies.
         takes_pushes: whether something can be sent to it through a proxy.
+        trusted: faults that clients need not stand.
     """
 
     upstream: str
     takes_pushes = True
+    trusted: frozenset[str] = frozenset()
 
     @abstractmethod
     def url(self, front: str, name: str) -> str:
@@ -127,7 +129,12 @@ class Static(Served):
 
 
 class Bucket(Origin):
-    """A bucket of a real object store, which all processes of a campaign share."""
+    """A bucket of a real object store, which all processes of a campaign share.
+
+    obstore reads the answer to a listing whole, of any size, before it looks at it.
+    """
+
+    trusted = frozenset({"endless"})
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._name = f"{_BUCKET}-{os.getpid()}"
