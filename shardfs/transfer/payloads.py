@@ -161,6 +161,10 @@ class Payloads:
         self._count(requests=1, bytes=span.size, payloads=1)
         return Arrival(memoryview(data), location.place)
 
+    def patience_s(self, location: Location, others: Sequence[str]) -> float:
+        """Seconds to wait for a payload before one of the other remotes is asked."""
+        return self._sender.patience_s(location.place, others, location.entry.stored_size)
+
     def by_pack(self, locations: Iterable[Location]) -> list[list[Location]]:
         """Copies in the order of asking, those in the same pack together; looks whether remotes are back."""
         found = list(locations)

@@ -45,6 +45,7 @@ from shardfs.store.index import LOCAL, Location
 from shardfs.store.memory import AheadBytes, PlaintextMemory
 from shardfs.store.store import Store
 from shardfs.transfer.ahead import Ahead
+from shardfs.transfer.attempts import Attempts
 from shardfs.transfer.flights import Flights
 from shardfs.transfer.payloads import Arrival, Payloads, Traffic
 from shardfs.transfer.requests import PackSource, SlowError
@@ -410,6 +411,7 @@ class Reader:
 
         A payload that came damaged is asked for alone: of the same remote once more, past caches on the way, then of
         the others. Caches on the way to these are passed when what comes is damaged, too: they may hold all there is.
+        No remote is waited for long before all others were asked.
         """
         entry, came = copies[0].entry, Arrival(memoryview(b""), "")
 
@@ -425,23 +427,23 @@ class Reader:
         except FormatError as error:
             self._payloads.reject(copies[0])
             failure: ShardfsError = error
-        attempts = deque(sorted(((c, c.place == came.place) for c in copies), key=lambda attempt: not attempt[1]))
+        attempts = Attempts(copies, came.place)
         while attempts:
-            location, is_fresh = attempts.popleft()
-            left_s = max(0.0, self._deadline_s - (time.monotonic() - search.started))
+            left_s = max(0.0, self._deadline_s - (time.monotonic() - search.started)) / len(attempts)
+            location, is_fresh, others = attempt = attempts.take()
+            patience_s = self._payloads.patience_s(location, others) if others else left_s
             try:
-                with deadline.limit(left_s / (len(attempts) + 1)), fresh.demanded() if is_fresh else nullcontext():
+                with deadline.limit(min(left_s, patience_s)), fresh.demanded() if is_fresh else nullcontext():
                     payload = self._payloads.get_alone(location).payload
                 data = self._decode(search, entry, partial(_same, payload))
             except FormatError as error:
                 failure = error
-                if not is_fresh:
-                    attempts.append((location, True))
-                    continue
-                self._payloads.distrust(location.place)
-                self._note(search, location, str(error))
+                if attempts.damaged(attempt):
+                    self._payloads.distrust(location.place)
+                    self._note(search, location, str(error))
             except (RemoteError, PackNotFoundError) as error:
                 failure = error
+                attempts.failed(attempt, error)
             else:
                 if self._cache is not None:
                     self._cache.put(search.id, entry.codec, entry.raw_size, entry.bases, payload)

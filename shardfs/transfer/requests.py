@@ -232,6 +232,10 @@ class Requests:
         self._standings.came(place, span.size, time.monotonic() - started)
         return data
 
+    def patience_s(self, place: str, others: Sequence[str], size: int) -> float:
+        """Seconds to wait for `size` bytes of a remote before one of the others is asked."""
+        return self._standings.patience_s(place, others, size, self._deadline_s)
+
     def cancel(self, owner: object = None) -> None:
         """Forget what was sent ahead for `owner` (None: for anybody) and is not on its way."""
         for couriers in list(self._couriers.values()):
@@ -269,7 +273,7 @@ class Requests:
         return True
 
     def _patience_left(self, request: Request) -> float:
-        patience = self._standings.patience_s(request.place, request.left, request.span.size, self._deadline_s)
+        patience = self.patience_s(request.place, request.left, request.span.size)
         return max(0.0, request.asked_at + patience - time.monotonic())
 
     # On the threads of the couriers

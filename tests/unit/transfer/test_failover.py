@@ -12,7 +12,7 @@ import pytest
 from shardfs.errors import ChunkCorruptedError, PackNotFoundError, RemoteUnavailableError
 from shardfs.formats.ids import Kind, PackId, chunk_id
 from shardfs.formats.manifest import ChunkRef
-from shardfs.remotes import fresh
+from shardfs.remotes import deadline, fresh
 from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer import standings
@@ -285,6 +285,24 @@ def test_who_sent_no_wrong_bytes_may_answer_from_a_cache(lazy: Store, near: Fold
     reader = Remotes(near=near, far=far).reader(lazy)
     assert reader.chunk(IDS[0], SIZE) == DATA[0]
     assert demands == [False]  # a cache whose server is away has what it has, and nothing newer
+
+
+def test_after_wrong_bytes_nobody_waits_for_one_that_is_away_while_another_has_them(
+    lazy: Store, full: Store, near: FolderSource, far: FolderSource
+) -> None:
+    stores.know_remote_packs(lazy, full, "last")
+    last, waits = FolderSource(full), list[float]()
+    near.lies, far.down, far.before = 10_000, True, lambda: waits.append(deadline.remaining())
+    remotes = Remotes(near=near, far=far, last=last)
+    reader = remotes.reader(lazy, deadline_s=1000.0)
+    assert reader.chunk(IDS[0], SIZE) == DATA[0]
+    assert [wait <= 5.0 for wait in waits] == [True]  # seconds, in which a remote may repeat its request
+    waits.clear()
+    remotes.standings._standings.clear()
+    last.down = True
+    with pytest.raises(RemoteUnavailableError):
+        reader.chunk(IDS[1], SIZE)
+    assert [wait <= 5.0 for wait in waits] == [True, False]  # it has its time when all were asked
 
 
 def test_the_error_of_all_is_told_when_all_fail(lazy: Store, near: FolderSource, far: FolderSource) -> None:
