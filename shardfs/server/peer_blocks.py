@@ -2,6 +2,9 @@
 
 A block carries its own digest, because the disk may lose what was not synced. That blocks are what the pack has there
 is known only when all of it has come: then it is compared with its id, and forgotten if it is not that.
+
+What somebody found wrong is asked for anew. While that fails it is given only if all of the pack is here and, compared
+once more, is what its id says: else it may be what the other place sent wrong.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import pairwise
 from typing import Final
 
@@ -68,17 +71,16 @@ class Blocks:
             offset: in bytes.
             length: in bytes, at least 1.
             source: asks for what is not here.
-            fresh: somebody found these bytes wrong: ask for them again.
+            fresh: somebody found these bytes wrong: ask for them again, and forget them if that fails and the pack is
+                not here as a whole and right.
 
         Raises:
             ShardfsError: `source` failed, here or for another that asked for the same block.
         """
         numbers = range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
-        if fresh:
-            self._forget(pack.id, numbers)
         flights, mine = self._board(pack.id, numbers)
         try:
-            self._land(pack, mine, source)
+            self._land(pack, mine, source, self._doubt(pack.id, mine) if fresh else frozenset())
         finally:
             self._leave(pack.id, mine)
         blocks = b"".join(_outcome(flight) for flight in flights)
@@ -97,16 +99,8 @@ class Blocks:
                 flights.append(flight)
         return flights, mine
 
-    def _land(self, pack: PackSize, mine: dict[int, _Flight], source: Read) -> None:
-        missing = []
-        for number, flight in mine.items():
-            found = self._get(pack, number)
-            if found is None:
-                missing.append(number)
-            else:
-                self.hits += len(found)
-                flight.data = found
-                flight.done.set()
+    def _land(self, pack: PackSize, mine: dict[int, _Flight], source: Read, doubted: Set[int]) -> None:
+        missing = [number for number in mine if number in doubted or not self._give(pack, number, mine[number])]
         for run in _runs(missing):
             begin, end = run[0] * BLOCK, min((run[-1] + 1) * BLOCK, pack.size)
             try:
@@ -114,9 +108,7 @@ class Blocks:
                 if len(data) != end - begin:
                     raise _wrong_length(pack, begin, end, len(data))
             except ShardfsError as error:
-                for number in run:
-                    mine[number].error = error
-                    mine[number].done.set()
+                self._do_without(pack, {number: mine[number] for number in run}, doubted, error)
                 continue
             self.fetched += len(data)
             for number in run:
@@ -124,8 +116,31 @@ class Blocks:
                 mine[number].done.set()
             # Who comes until the disk has them finds the flights, which have landed.
             for number in run:
+                if number in doubted:
+                    self._cache.discard(_ident(pack.id, number))
                 self._put(pack, number, mine[number].data)
             self._note(pack, run)
+
+    def _give(self, pack: PackSize, number: int, flight: _Flight) -> bool:
+        """Land a flight with what is on the disk; whether that is there."""
+        found = self._get(pack, number)
+        if found is None:
+            return False
+        self.hits += len(found)
+        flight.data = found
+        flight.done.set()
+        return True
+
+    def _do_without(self, pack: PackSize, flights: dict[int, _Flight], doubted: Set[int], error: ShardfsError) -> None:
+        """Land flights that the other place has failed."""
+        is_right = not doubted.isdisjoint(flights) and self.check(pack)
+        for number, flight in flights.items():
+            if is_right and self._give(pack, number, flight):
+                continue
+            if number in doubted:
+                self._cache.discard(_ident(pack.id, number))
+            flight.error = error
+            flight.done.set()
 
     def _leave(self, pack: PackId, mine: dict[int, _Flight]) -> None:
         with self._lock:
@@ -151,17 +166,18 @@ class Blocks:
     def _put(self, pack: PackSize, number: int, data: bytes) -> None:
         self._cache.put(_ident(pack.id, number), _CODEC, len(data), (), data + blake3(data).digest())
 
-    def _forget(self, pack: PackId, numbers: Sequence[int]) -> None:
-        now = time.monotonic()
-        for number in numbers:
-            with self._lock:
-                if now - self._renewed.get((pack, number), float("-inf")) < _AGAIN_S:
-                    continue
-                self._renewed[pack, number] = now
-                self._renewed.move_to_end((pack, number))
-                while len(self._renewed) > _MAX_NOTED:
-                    self._renewed.popitem(last=False)
-            self._cache.discard(_ident(pack, number))
+    def _doubt(self, pack: PackId, numbers: Iterable[int]) -> frozenset[int]:
+        """Those of some blocks that are to be asked for anew now."""
+        now, doubted = time.monotonic(), set()
+        with self._lock:
+            for key in ((pack, number) for number in numbers):
+                if now - self._renewed.get(key, float("-inf")) >= _AGAIN_S:
+                    doubted.add(key[1])
+                    self._renewed[key] = now
+                    self._renewed.move_to_end(key)
+            while len(self._renewed) > _MAX_NOTED:
+                self._renewed.popitem(last=False)
+        return frozenset(doubted)
 
     # Whole packs
 
@@ -176,13 +192,13 @@ class Blocks:
         if is_whole:
             threads.start(lambda: self.check(pack), "check-pack")
 
-    def check(self, pack: PackSize) -> bool:
-        """Whether a pack may be right; one that is here as a whole and is not what its id says is forgotten."""
+    def check(self, pack: PackSize) -> bool | None:
+        """Whether a pack is right; one that is not what its id says is forgotten. None: not all of it is here."""
         whole, numbers = blake3(), range((pack.size + BLOCK - 1) // BLOCK)
         for number in numbers:
             data = self._get(pack, number)
             if data is None:
-                return True
+                return None
             whole.update(data)
         if whole.digest() == pack.id:
             return True

@@ -140,6 +140,34 @@ def test_doubted_bytes_are_asked_for_once_more_however_many_doubt(cache: Cache) 
     assert len(source.asked) == 2
 
 
+def test_doubted_bytes_of_a_pack_that_is_right_are_given_while_there_are_no_others(cache: Cache) -> None:
+    blocks, source = Blocks(cache), Source()
+    blocks.read(PACK, 0, len(DATA), source)
+    source.down = True
+    for _ in range(2):
+        assert blocks.read(PACK, 10, 2 * BLOCK, source, fresh=True) == DATA[10 : 10 + 2 * BLOCK]
+    assert len(source.asked) == 5  # a second has not passed
+    assert blocks.read(PACK, 0, len(DATA), source) == DATA
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_doubted_bytes_that_may_be_wrong_are_never_given_again(cache: Cache, is_whole: bool) -> None:
+    blocks, source = Blocks(cache), Source()
+    source.data = DATA[:500] + b"wrong" + DATA[505:]
+    if is_whole:
+        other = PackSize(PackId(bytes(32)), 5 * BLOCK)
+        blocks.read(other, 0, 4 * BLOCK, source)
+        Blocks(cache).read(other, 4 * BLOCK, BLOCK, source)  # two processes: neither has seen all of it
+    else:
+        other = PackSize(PackId(bytes(32)), len(DATA))
+        blocks.read(other, 0, 4 * BLOCK, source)
+    source.down = True
+    assert blocks.read(other, 0, BLOCK, source)  # nobody has said so yet
+    for is_doubted in (True, False):
+        with pytest.raises(RemoteUnavailableError):
+            blocks.read(other, 0, BLOCK, source, fresh=is_doubted)
+
+
 def test_a_whole_pack_that_is_wrong_is_forgotten(cache: Cache) -> None:
     blocks, source = Blocks(cache), Source()
     blocks.read(PACK, 0, len(DATA), source)
@@ -147,7 +175,7 @@ def test_a_whole_pack_that_is_wrong_is_forgotten(cache: Cache) -> None:
     source.data = DATA[:500] + b"wrong" + DATA[505:]
     other = PackSize(PackId(bytes(32)), len(DATA))
     blocks.read(other, 0, 10 * BLOCK, source)
-    assert blocks.check(other)  # not all of it is here: nobody knows
+    assert blocks.check(other) is None  # not all of it is here: nobody knows
     before = len(source.asked)
     blocks.read(other, 0, len(DATA), source)  # the last block of it begins the comparison
     until = time.monotonic() + 20

@@ -135,6 +135,8 @@ def test_all_of_it_is_there_while_the_other_server_is_away(network: Network, tmp
     with network.cache() as cache, client(cache, tmp_path / "one") as reader, remote_at(cache) as remote:
         read_all(reader)
         refs = remote.refs()
+        for pack in remote.list_packs():
+            remote.read_pack(pack.id, 0, pack.size)
         network.upstream.kill()
         cache.kill()
     with network.cache() as cache, client(cache, tmp_path / "two") as reader, remote_at(cache) as remote:
@@ -142,6 +144,9 @@ def test_all_of_it_is_there_while_the_other_server_is_away(network: Network, tmp
         with urllib.request.urlopen(f"{cache.url}/demo/info/refs") as answer:
             assert int(answer.headers["Age"]) >= 0
         read_all(reader)
+        for path in network.packs():  # somebody's memory or link spoils bytes that are right here
+            doubted = ask(cache.url, "GET", f"/demo/packs/{path.parent.name}/{path.name}", Cache_Control="no-cache")
+            assert doubted.body == path.read_bytes()
 
 
 def test_what_is_here_is_read_at_once_while_the_other_server_is_silent(network: Network, tmp_path: Path) -> None:
