@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -88,8 +88,9 @@ class PeerCache:
             if found is None:
                 url = f"{self._url}/{repository}"
                 found = self._remotes[repository] = open_remote(url, name="upstream", settings=self._settings)
+                # The one that falls out closes with its last user: it may be in the middle of a request.
                 if len(self._remotes) > _MAX_OPEN:
-                    self._remotes.popitem(last=False)[1].close()
+                    self._remotes.popitem(last=False)
             self._remotes.move_to_end(repository)
             return found
 
@@ -121,15 +122,27 @@ class PeerCache:
 
         def source(begin: int, size: int) -> bytes:
             with fresh.demanded() if is_doubted else nullcontext():
-                return self.remote(repository).read_pack(pack.id, begin, size)
+                return self._available(repository).read_pack(pack.id, begin, size)
 
         return self.blocks.read(pack, offset, length, source, fresh=is_doubted)
+
+    def has(self, repository: str, ids: Sequence[bytes]) -> list[bool]:
+        """Which ids the other place has; errors as `read`."""
+        return self._available(repository).has(ids)
 
     def table(self, repository: str, pack: PackSize) -> bytes:
         """Table and trailer of a pack; errors as `read`, and FormatError when they are damaged."""
         tail = self.read(repository, pack, pack.size - TRAILER_SIZE, TRAILER_SIZE)
         start = pack_format.parse_trailer(tail, pack.size).table_offset
         return self.read(repository, pack, start, pack.size - start)
+
+    def _available(self, repository: str) -> Remote:
+        """As `remote`, unless that is left alone now: who waits for a cache could ask somebody else meanwhile."""
+        remote = self.remote(repository)
+        if not getattr(remote, "available", True):
+            msg = f"{remote.url} has failed and is left alone for a moment"
+            raise RemoteUnavailableError(msg)
+        return remote
 
     def close(self) -> None:
         """Let go of connections."""
@@ -230,7 +243,7 @@ class PeerHandlers:
     async def post_has(self, request: web.Request, target: Target) -> web.StreamResponse:
         """Which ids the other place has."""
         ids = wire.ids_from_bytes(await read_small(request, wire.MAX_HAS_IDS * ID_SIZE))
-        flags = await self._run(self._peer.remote(target.repository).has, ids)
+        flags = await self._run(self._peer.has, target.repository, ids)
         return web.Response(body=wire.flags_to_bytes(flags), content_type=_BINARY)
 
     async def _answer(self, handler: Answer, request: web.Request, target: Target) -> web.StreamResponse:

@@ -22,7 +22,11 @@ from shardfs.errors import ChunkCorruptedError, RemoteDeniedError, RemoteUnavail
 from shardfs.formats.ids import Kind, chunk_id
 from shardfs.formats.ref import PackSize
 from shardfs.remotes.base import Remote, read_pack_tail
+from shardfs.remotes.directory import DirectoryRemote
 from shardfs.remotes.registry import open_remote
+from shardfs.server import peer_cache
+from shardfs.server.peer_cache import PeerCache
+from shardfs.store.cache import Cache
 from shardfs.store.store import Store
 from shardfs.transfer.fetch import learn_packs
 from shardfs.transfer.reader import Reader
@@ -173,6 +177,44 @@ def test_what_is_not_here_fails_in_time_with_a_reason(network: Network, monkeypa
             remote.read_pack(pack.id, 0, 100)
         with remote_at(cache, "never", 2) as other, pytest.raises(RemoteUnavailableError, match="503"):
             other.refs()
+
+
+@contextmanager
+def peer_of(url: str, folder: Path) -> Iterator[PeerCache]:
+    cache = Cache(folder / "blocks", limit_bytes=16 << 20, free_floor_bytes=0)
+    with (
+        closing(cache),
+        closing(PeerCache(url, cache, folder / "listings", Settings("A <a@b>", folder, deadline_s=1.0))) as peer,
+    ):
+        yield peer
+
+
+def test_nobody_waits_for_a_server_that_is_known_to_be_away(network: Network) -> None:
+    with peer_of(network.upstream.url, network.folder) as peer:
+        pack = next(iter(peer.listing("demo").packs.values()))
+        network.upstream.kill()
+        until, said = time.monotonic() + 20, ""
+        while "left alone" not in said:  # the first one waits until it is known
+            assert time.monotonic() < until
+            with pytest.raises(RemoteUnavailableError) as caught:
+                peer.read("demo", pack, 0, 100)
+            said = str(caught.value)
+        with pytest.raises(RemoteUnavailableError):
+            peer.has("demo", IDS)
+
+
+def test_a_repository_may_be_in_use_when_others_are_asked_for(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_cache, "_MAX_OPEN", 1)
+    closed = []
+    monkeypatch.setattr(DirectoryRemote, "close", lambda remote: closed.append(remote.url))
+    with peer_of(str(network.root), tmp_path) as peer:
+        used = peer.remote("demo")
+        assert peer.remote("other") is not used
+        assert not any(url.endswith("demo") for url in closed)
+        assert used.has([IDS[0]]) == [True]
+    assert any(url.endswith("other") for url in closed)
 
 
 def test_changes_are_refused_and_the_other_server_is_named(network: Network, tmp_path: Path) -> None:
