@@ -200,9 +200,9 @@ class Handlers:
     async def put_plaintext(self, request: web.Request, target: Target, *, kind: Kind) -> web.StreamResponse:
         """Receive one chunk or manifest as plaintext; it becomes a pack of its own."""
         limit = MAX_CHUNK_SIZE if kind is Kind.CHUNK else MAX_OBJECT_SIZE
-        body = await read_small(request, limit)
         store = await self._repositories.writable(target.repository)
-        with await self.run(self._quotas.reserve, target.repository, store, target.id, len(body)):
+        with await self.run(self._quotas.reserve, target.repository, store, target.id, request.content_length):
+            body = await read_small(request, limit)
             await self.run(_store_plaintext, store, target.id, kind, body)
         return web.json_response({"id": target.id.hex(), "size": len(body)}, status=201)
 

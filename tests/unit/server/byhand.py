@@ -38,6 +38,20 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
         connection.close()
 
 
+def promise(url: str, path: str, size: int) -> Answer:
+    """What a server answers to the head of a PUT; not a byte of its body is sent."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    try:
+        connection.putrequest("PUT", path)
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
 class Hosted(NamedTuple):
     """A server with a repository `/demo` of three commits, and the root that it serves."""
 

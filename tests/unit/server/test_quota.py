@@ -19,7 +19,7 @@ from shardfs.server.quota import Quotas
 from shardfs.store.store import Store
 from tests.serving import serving
 from tests.stores import make_store
-from tests.unit.server.byhand import ask
+from tests.unit.server.byhand import ask, promise
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_repositories_have_room_each(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.network
-def test_pack_that_does_not_fit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
     source, _ = make_store(tmp_path / "source", 2)
     packs = {pack_id: source.layout.pack(pack_id).read_bytes() for pack_id in source.index.packs()}
     source.close()
@@ -127,24 +127,22 @@ def test_pack_that_does_not_fit_is_refused_before_it_is_sent(tmp_path: Path) -> 
     for _ in range(2):  # a restart changes nothing
         with serving(root) as server:
             assert ask(server.url, "PUT", f"/team/a/packs/{first.hex()}", data).status == 201
-            parts = urlsplit(server.url)
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
-            connection.putrequest("PUT", f"/team/a/packs/{second.hex()}")
-            connection.putheader("Content-Length", str(len(more)))
-            connection.endheaders()
-            response = connection.getresponse()  # and not a byte of the body was sent
-            assert response.status == 507
-            said = response.read().decode()
-            assert "team/a" in said
-            assert str(len(data) + len(more) - 1) in said
-            connection.close()
+            for path in (f"packs/{second.hex()}", f"blocks/{'0' * 64}", f"manifests/{'0' * 64}"):
+                refused = promise(server.url, f"/team/a/{path}", len(more))
+                assert refused.status == 507
+                assert "team/a" in refused.error
+                assert str(len(data) + len(more) - 1) in refused.error
     with serving(root) as server:
         assert ask(server.url, "PUT", f"/elsewhere/packs/{second.hex()}", more).status == 201
-        assert ask(server.url, "PUT", f"/team/a/blocks/{'0' * 64}", bytes(len(more))).status == 507
-        connection = http.client.HTTPConnection(parts.hostname or "", urlsplit(server.url).port, timeout=20)
-        connection.request("PUT", f"/team/a/packs/{second.hex()}", iter([more]), encode_chunked=True)
-        assert connection.getresponse().status == 411
-        connection.close()
+        for path in (f"packs/{second.hex()}", f"blocks/{'0' * 64}"):
+            parts = urlsplit(server.url)
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+            connection.request("PUT", f"/team/a/{path}", iter([more]), encode_chunked=True)
+            assert connection.getresponse().status == 411
+            connection.close()
+    with serving(root, "read-only") as server:
+        for path in (f"packs/{second.hex()}", f"blocks/{'0' * 64}"):
+            assert promise(server.url, f"/team/a/{path}", len(more)).status == 403
 
 
 @pytest.mark.network
