@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import HttpVersion11, web
 
@@ -18,6 +18,7 @@ from shardfs import __version__
 from shardfs.errors import StoreError
 from shardfs.exposition import CONTENT_TYPE
 from shardfs.server.access import Access, caller_of, keep_private
+from shardfs.server.endpoints import Endpoints
 from shardfs.server.failures import Handler, answer_failures
 from shardfs.server.folder import make_folder
 from shardfs.server.handlers import Handlers
@@ -64,20 +65,6 @@ def make_app(
     app = assemble(handlers, threads, rules, limits, repositories.close)
     app[REPOSITORIES] = repositories
     return app
-
-
-class Endpoints(Protocol):
-    """What answers requests."""
-
-    def find(
-        self, method: str, target: Target, /
-    ) -> Callable[[web.Request, Target], Awaitable[web.StreamResponse]] | None:
-        """The handler for a method on a target; None: there is none."""
-        ...
-
-    def methods(self, target: Target, /) -> list[str]:
-        """Methods that a target allows."""
-        ...
 
 
 def assemble(

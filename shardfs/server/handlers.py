@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import LooseHeaders
@@ -30,6 +27,7 @@ from shardfs.formats.manifest import MAX_CHUNK_SIZE, Manifest
 from shardfs.formats.pack import MAX_PACK_SIZE, TRAILER_SIZE
 from shardfs.formats.ref import BRANCHES, TAGS
 from shardfs.server.access import Access, caller_of
+from shardfs.server.endpoints import BINARY, FRESH, IMMUTABLE, Endpoints
 from shardfs.server.moves import loses
 from shardfs.server.quota import Quotas
 from shardfs.server.receiving import Uploads, check_length, read_small, whole_size
@@ -40,15 +38,8 @@ from shardfs.store.plaintext import local_copies, read_plaintext
 from shardfs.store.receive import receive_pack, receive_ref
 from shardfs.store.store import Store
 
-_IMMUTABLE: Final = "public, max-age=31536000, immutable"
-_FRESH: Final = "no-cache"
-_BINARY: Final = "application/octet-stream"
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-class Handlers:
+class Handlers(Endpoints):
     """The endpoints of one application.
 
     Args:
@@ -62,38 +53,24 @@ class Handlers:
         self._repositories = repositories
         self._access = access
         self._quotas = quotas
-        self._threads = threads
+        super().__init__(
+            threads,
+            {
+                ("GET", "info"): self.get_listing,
+                ("GET", "pack_file"): self.get_pack,
+                ("GET", "pack_table"): self.get_pack_table,
+                ("PUT", "pack"): self.put_pack,
+                ("POST", "has"): self.post_has,
+                ("GET", "ref"): self.get_ref,
+                ("PUT", "ref"): self.put_ref,
+                ("DELETE", "ref"): self.delete_ref,
+                ("GET", "block"): partial(self.get_plaintext, kind=Kind.CHUNK),
+                ("PUT", "block"): partial(self.put_plaintext, kind=Kind.CHUNK),
+                ("GET", "manifest"): partial(self.get_plaintext, kind=Kind.MANIFEST),
+                ("PUT", "manifest"): partial(self.put_plaintext, kind=Kind.MANIFEST),
+            },
+        )
         self._uploads = Uploads(self.run)
-        self._table: dict[tuple[str, str], Callable[[web.Request, Target], Awaitable[web.StreamResponse]]] = {
-            ("GET", "info"): self.get_listing,
-            ("GET", "pack_file"): self.get_pack,
-            ("GET", "pack_table"): self.get_pack_table,
-            ("PUT", "pack"): self.put_pack,
-            ("POST", "has"): self.post_has,
-            ("GET", "ref"): self.get_ref,
-            ("PUT", "ref"): self.put_ref,
-            ("DELETE", "ref"): self.delete_ref,
-            ("GET", "block"): partial(self.get_plaintext, kind=Kind.CHUNK),
-            ("PUT", "block"): partial(self.put_plaintext, kind=Kind.CHUNK),
-            ("GET", "manifest"): partial(self.get_plaintext, kind=Kind.MANIFEST),
-            ("PUT", "manifest"): partial(self.put_plaintext, kind=Kind.MANIFEST),
-        }
-
-    def find(
-        self, method: str, target: Target
-    ) -> Callable[[web.Request, Target], Awaitable[web.StreamResponse]] | None:
-        """The handler for a method on a target; HEAD is GET without a body."""
-        return self._table.get(("GET" if method == "HEAD" else method, target.endpoint))
-
-    def methods(self, target: Target) -> list[str]:
-        """Methods that a target allows."""
-        allowed = [method for method, endpoint in self._table if endpoint == target.endpoint]
-        return sorted([*allowed, "HEAD"] if "GET" in allowed else allowed)
-
-    def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
-        """Run a blocking function on a thread."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     # Listings and packs
 
@@ -103,7 +80,7 @@ class Handlers:
         if not self._repositories.is_open(target.repository):
             await self._repositories.store(target.repository)
         path = layout.info_refs if target.listing == "refs" else layout.info_packs
-        headers = {"Content-Type": "application/json", "Cache-Control": _FRESH}
+        headers = {"Content-Type": "application/json", "Cache-Control": FRESH}
         return _StoredFile(path, headers=headers)
 
     async def get_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -117,7 +94,7 @@ class Handlers:
                 if offset := await self._uploads.offset(layout, PackId(target.id)):
                     return web.Response(status=404, headers={"Upload-Offset": str(offset)})
             raise
-        headers = {"Content-Type": _BINARY, "Cache-Control": _IMMUTABLE}
+        headers = {"Content-Type": BINARY, "Cache-Control": IMMUTABLE}
         return _StoredFile(path, chunk_size=1 << 20, headers=headers)
 
     async def get_pack_table(self, _request: web.Request, target: Target) -> web.StreamResponse:
@@ -141,7 +118,7 @@ class Handlers:
         store = await self._repositories.store(target.repository)
         ids = wire.ids_from_bytes(await read_small(request, wire.MAX_HAS_IDS * ID_SIZE))
         here = await self.run(store.index.has, ids, local=True)
-        return web.Response(body=wire.flags_to_bytes(id_ in here for id_ in ids), content_type=_BINARY)
+        return web.Response(body=wire.flags_to_bytes(id_ in here for id_ in ids), content_type=BINARY)
 
     def _pack_path(self, target: Target) -> Path:
         path = self._repositories.layout(target.repository).pack(target.id)
@@ -159,7 +136,7 @@ class Handlers:
         if commit is None or not target.ref.startswith((BRANCHES, TAGS)):
             msg = f"no ref {target.ref}"
             raise RefNotFoundError(msg)
-        headers = {"ETag": wire.entity_tag(commit), "Cache-Control": _FRESH}
+        headers = {"ETag": wire.entity_tag(commit), "Cache-Control": FRESH}
         return web.Response(body=ref_format.ref_to_bytes(commit), content_type="text/plain", headers=headers)
 
     async def put_ref(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -230,12 +207,12 @@ def _expected(request: web.Request) -> CommitId | None:
 
 
 def _immutable_headers(id_: bytes) -> dict[str, str]:
-    return {"Cache-Control": _IMMUTABLE, "ETag": f'"{id_.hex()}"'}
+    return {"Cache-Control": IMMUTABLE, "ETag": f'"{id_.hex()}"'}
 
 
 def _immutable(data: bytes, id_: bytes) -> web.Response:
     headers: LooseHeaders = _immutable_headers(id_)
-    return web.Response(body=data, content_type=_BINARY, headers=headers)
+    return web.Response(body=data, content_type=BINARY, headers=headers)
 
 
 def _read_table(path: Path) -> bytes:

@@ -6,16 +6,15 @@ that a remote can be.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 from aiohttp import web
 
@@ -40,6 +39,7 @@ from shardfs.remotes import fresh
 from shardfs.remotes.base import Remote
 from shardfs.remotes.registry import open_remote
 from shardfs.server.access import keep_private
+from shardfs.server.endpoints import BINARY, FRESH, IMMUTABLE, Answer, Endpoints
 from shardfs.server.peer_blocks import Blocks
 from shardfs.server.peer_listings import Listing, Listings
 from shardfs.server.receiving import read_small
@@ -50,14 +50,7 @@ _log = logging.getLogger(__name__)
 
 _PART: Final = 4 << 20  # bytes of an answer in memory at a time
 _MAX_OPEN: Final = 64  # repositories of the other place to which there is a connection
-_IMMUTABLE: Final = "public, max-age=31536000, immutable"
-_BINARY: Final = "application/octet-stream"
 _READING: Final = frozenset({"GET", "HEAD", "POST"})
-
-Answer = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 class PeerCache:
@@ -151,7 +144,7 @@ class PeerCache:
                 self._remotes.popitem()[1].close()
 
 
-class PeerHandlers:
+class PeerHandlers(Endpoints):
     """The endpoints of a cache.
 
     Args:
@@ -160,15 +153,17 @@ class PeerHandlers:
     """
 
     def __init__(self, peer: PeerCache, threads: ThreadPoolExecutor) -> None:
+        super().__init__(
+            threads,
+            {
+                ("GET", "info"): self.get_listing,
+                ("GET", "pack_file"): self.get_pack,
+                ("GET", "pack_table"): self.get_pack_table,
+                ("POST", "has"): self.post_has,
+                ("GET", "ref"): self.get_ref,
+            },
+        )
         self._peer = peer
-        self._threads = threads
-        self._table: dict[tuple[str, str], Answer] = {
-            ("GET", "info"): self.get_listing,
-            ("GET", "pack_file"): self.get_pack,
-            ("GET", "pack_table"): self.get_pack_table,
-            ("POST", "has"): self.post_has,
-            ("GET", "ref"): self.get_ref,
-        }
 
     def find(self, method: str, target: Target) -> Answer | None:
         """The handler for a method on a target.
@@ -179,26 +174,21 @@ class PeerHandlers:
         if method not in _READING:
             msg = f"this is a cache of {self._peer.shown_url}, which takes no changes; push there"
             raise ReadOnlyError(msg)
-        found = self._table.get(("GET" if method == "HEAD" else method, target.endpoint))
+        found = super().find(method, target)
         return None if found is None else partial(self._answer, found)
-
-    def methods(self, target: Target) -> list[str]:
-        """Methods that a target allows."""
-        allowed = [method for method, endpoint in self._table if endpoint == target.endpoint]
-        return sorted([*allowed, "HEAD"] if "GET" in allowed else allowed)
 
     async def get_listing(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """The listing of refs or packs, and how old it is."""
-        listing = await self._run(self._peer.listing, target.repository)
+        listing = await self.run(self._peer.listing, target.repository)
         if target.listing == "refs":
             body = ref_format.refs_to_bytes(*listing.refs)
         else:
-            body = await self._run(ref_format.packs_to_bytes, list(listing.packs.values()))
+            body = await self.run(ref_format.packs_to_bytes, list(listing.packs.values()))
         return web.Response(body=body, content_type="application/json", headers=_as_of(listing))
 
     async def get_ref(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """Where a ref is."""
-        listing = await self._run(self._peer.listing, target.repository)
+        listing = await self.run(self._peer.listing, target.repository)
         commit = listing.refs.refs.get(target.ref)
         if commit is None:
             msg = f"no ref {target.ref}"
@@ -208,9 +198,9 @@ class PeerHandlers:
 
     async def get_pack(self, request: web.Request, target: Target) -> web.StreamResponse:
         """A pack or a range of it."""
-        pack = await self._run(self._peer.pack, target.repository, target.id)
+        pack = await self.run(self._peer.pack, target.repository, target.id)
         start, end, is_part = _range(request, pack)
-        headers = {"Cache-Control": _IMMUTABLE, "Accept-Ranges": "bytes", "Content-Type": _BINARY}
+        headers = {"Cache-Control": IMMUTABLE, "Accept-Ranges": "bytes", "Content-Type": BINARY}
         if is_part:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{pack.size}"
         answer = keep_private(request, web.StreamResponse(status=206 if is_part else 200, headers=headers))
@@ -222,7 +212,7 @@ class PeerHandlers:
         for begin in range(start, end, _PART):
             size = min(_PART, end - begin)
             try:
-                data = await self._run(self._peer.read, target.repository, pack, begin, size, is_doubted=is_doubted)
+                data = await self.run(self._peer.read, target.repository, pack, begin, size, is_doubted=is_doubted)
             except ShardfsError as error:
                 if begin == start:
                     raise
@@ -236,15 +226,15 @@ class PeerHandlers:
 
     async def get_pack_table(self, _request: web.Request, target: Target) -> web.StreamResponse:
         """Table and trailer of a pack."""
-        pack = await self._run(self._peer.pack, target.repository, target.id)
-        data = await self._run(self._peer.table, target.repository, pack)
-        return web.Response(body=data, content_type=_BINARY, headers={"Cache-Control": _IMMUTABLE})
+        pack = await self.run(self._peer.pack, target.repository, target.id)
+        data = await self.run(self._peer.table, target.repository, pack)
+        return web.Response(body=data, content_type=BINARY, headers={"Cache-Control": IMMUTABLE})
 
     async def post_has(self, request: web.Request, target: Target) -> web.StreamResponse:
         """Which ids the other place has."""
         ids = wire.ids_from_bytes(await read_small(request, wire.MAX_HAS_IDS * ID_SIZE))
-        flags = await self._run(self._peer.has, target.repository, ids)
-        return web.Response(body=wire.flags_to_bytes(flags), content_type=_BINARY)
+        flags = await self.run(self._peer.has, target.repository, ids)
+        return web.Response(body=wire.flags_to_bytes(flags), content_type=BINARY)
 
     async def _answer(self, handler: Answer, request: web.Request, target: Target) -> web.StreamResponse:
         """What a handler answers; that the other place failed is said as a gateway says it."""
@@ -258,13 +248,9 @@ class PeerHandlers:
         except RemoteError as error:
             raise web.HTTPBadGateway(text=str(error)) from error
 
-    def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
-
 
 def _as_of(listing: Listing) -> dict[str, str]:
-    return {"Cache-Control": "no-cache", "Age": str(listing.age_s)}
+    return {"Cache-Control": FRESH, "Age": str(listing.age_s)}
 
 
 def _range(request: web.Request, pack: PackSize) -> tuple[int, int, bool]:
