@@ -79,3 +79,9 @@ def from_hex(text: object, what: str = "id") -> bytes:
         msg = f"{what}: expected 64 lower-case hexadecimal digits, got {found}"
         raise MalformedError(msg)
     return bytes.fromhex(text)
+
+
+def pack_path(pack_id: bytes) -> str:
+    """Where a pack is in its repository, wherever that is: docs/design/format/store.md."""
+    name = pack_id.hex()
+    return f"packs/{name[:2]}/{name}.pack"

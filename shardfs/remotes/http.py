@@ -29,7 +29,7 @@ from shardfs.errors import (
 )
 from shardfs.formats import ref as ref_format
 from shardfs.formats import wire
-from shardfs.formats.ids import CommitId, PackId
+from shardfs.formats.ids import CommitId, PackId, pack_path
 from shardfs.formats.ref import PackSize
 from shardfs.remotes import fresh, redirects
 from shardfs.remotes.address import address, split
@@ -39,7 +39,7 @@ from shardfs.remotes.credentials import Authorization
 from shardfs.remotes.exchange import Answer, Exchanges, Request
 from shardfs.remotes.throttle import Throttle
 from shardfs.remotes.timedsocket import Timeouts
-from shardfs.remotes.upload import pack_path, upload
+from shardfs.remotes.upload import upload
 
 _MAX_LISTING: Final = 64 << 20  # bytes; 600 000 packs
 _MAX_RETRY_AFTER_S: Final = 3600.0

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 
 from shardfs.errors import RemoteTimeoutError, RemoteUnavailableError, StoreError
 from shardfs.formats import wire
-from shardfs.formats.ids import PackId
+from shardfs.formats.ids import PackId, pack_path
 from shardfs.remotes import meter
 from shardfs.remotes.answers import BodyReader
 from shardfs.remotes.exchange import Answer, Request
@@ -80,9 +80,3 @@ class _Upload:
         target = f"packs/{self._pack_id.hex()}"
         meter.tell(offset)
         return Request("PUT", target, headers, self._file, BodyReader(_MAX_ANSWER), offset, meter.tell)
-
-
-def pack_path(pack_id: PackId) -> str:
-    """Where a pack is, relative to the URL of its repository."""
-    name = pack_id.hex()
-    return f"packs/{name[:2]}/{name}.pack"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardfs.formats.ids import pack_path
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -64,8 +66,7 @@ class Layout:
 
     def pack(self, pack_id: bytes) -> Path:
         """The file of a pack."""
-        name = pack_id.hex()
-        return self.packs / name[:2] / f"{name}.pack"
+        return self.root / pack_path(pack_id)
 
     def ref(self, name: str) -> Path:
         """The file of a ref; `name` has passed `check_ref_name`."""

@@ -26,7 +26,7 @@ from shardfs.errors import (
     StoreError,
 )
 from shardfs.formats import ref as ref_format
-from shardfs.formats.ids import CommitId, PackId, from_hex
+from shardfs.formats.ids import CommitId, PackId, from_hex, pack_path
 from shardfs.formats.pack import MAX_PACK_SIZE
 from shardfs.formats.ref import BRANCHES, TAGS, PackSize
 from shardfs.formats.refstate import RefState
@@ -84,7 +84,7 @@ class ObjectStoreRemote:
         """See `Remote.read_pack`."""
         if length == 0:
             return b""
-        data = self._bucket.get_range(_pack_path(pack_id), offset, length)
+        data = self._bucket.get_range(pack_path(pack_id), offset, length)
         if data is None:
             msg = f"{self.url} has no pack {pack_id.hex()[:12]}"
             raise PackNotFoundError(msg)
@@ -107,7 +107,7 @@ class ObjectStoreRemote:
         """
         if not self._is_ready:
             self._prepare()
-        target = _pack_path(pack_id)
+        target = pack_path(pack_id)
         try:
             size = path.stat().st_size
             if self._bucket.size(target) == size:
@@ -212,14 +212,9 @@ def _check_room(state: RefState, name: str) -> None:
             raise RemoteDeniedError(msg)
 
 
-def _pack_path(pack_id: PackId) -> str:
-    name = pack_id.hex()
-    return f"packs/{name[:2]}/{name}.pack"
-
-
 def _pack_of(path: str) -> PackId | None:
     name = path.rpartition("/")[2].removesuffix(".pack")
     if len(name) != 64 or set(name) - set("0123456789abcdef"):
         return None
     pack_id = PackId(from_hex(name, "pack id"))
-    return pack_id if _pack_path(pack_id) == path else None
+    return pack_id if pack_path(pack_id) == path else None
