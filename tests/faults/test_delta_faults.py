@@ -21,7 +21,7 @@ from shardfs.codecs.elements import FLOAT32
 from shardfs.codecs.patch import PatchCodec
 from shardfs.codecs.raw import RawCodec
 from shardfs.codecs.registry import Encoded
-from shardfs.errors import ChunkCorruptedError, ChunkNotFoundError, FormatError, NotFoundError, ShardfsError
+from shardfs.errors import ChunkCorruptedError, ChunkNotFoundError, ConflictError, FormatError, ShardfsError
 from shardfs.formats.ids import ChunkId, Kind, PackId, chunk_id, object_id
 from shardfs.formats.tree import EMPTY_TREE, FileEntry
 from shardfs.history.objects import Objects
@@ -300,7 +300,7 @@ HOSTILE: dict[str, list[tuple[bytes, Encoded]]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_pack_is_not_let_in(name: str, store: Store, enemy: Store) -> None:
     made = pack(enemy, *HOSTILE[name])
-    with pytest.raises((FormatError, NotFoundError)):
+    with pytest.raises((FormatError, ConflictError)):
         send(enemy, made, store)
     assert not store.index.packs()
     assert not store.layout.pack(made).exists()
@@ -322,7 +322,7 @@ def test_a_base_that_is_an_object_is_refused(store: Store, enemy: Store) -> None
         batch.put(Kind.TREE, TREE)
         batch.put_encoded(Kind.CHUNK, chunk_id(A), delta1(A, B, (tree,))[1], SIZE)
     [made] = enemy.index.packs()
-    with pytest.raises((FormatError, NotFoundError)):
+    with pytest.raises((FormatError, ConflictError)):
         send(enemy, made, store)
     with pytest.raises((ChunkCorruptedError, ChunkNotFoundError)):
         Reader(enemy).chunk(chunk_id(A), SIZE)
@@ -334,7 +334,7 @@ def test_an_object_that_names_a_base_is_refused(store: Store, enemy: Store) -> N
         payload = PatchCodec().encode(TREE, A)[: len(TREE)]
         batch.put_encoded(Kind.TREE, EMPTY_TREE.id, Encoded(PatchCodec.code, payload, (chunk_id(A),)), len(TREE))
     [made] = enemy.index.packs()
-    with pytest.raises((FormatError, NotFoundError)):
+    with pytest.raises((FormatError, ConflictError)):
         send(enemy, made, store)
 
 
@@ -349,7 +349,7 @@ def test_a_chain_that_is_too_deep_is_refused(store: Store, enemy: Store, split: 
     groups = [[payload] for payload in payloads] if split else [payloads]
     for group in groups[:-1]:
         send(enemy, pack(enemy, *group), store)
-    with pytest.raises((FormatError, NotFoundError)):
+    with pytest.raises((FormatError, ConflictError)):
         send(enemy, pack(enemy, *groups[-1]), store)
     assert len(store.index.packs()) == len(groups) - 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +102,6 @@ def test_one_sound_remote_is_enough(
     plans: dict[str, list[str]],
     ahead: bool,
 ) -> None:
-    logging.getLogger("shardfs.transfer.reader").setLevel(logging.ERROR)
     sources = {name: Broken(places[name], ["fine"] if name == sound else plans[name]) for name in NAMES}
     cache = Cache(tmp_path_factory.mktemp("cache"), limit_bytes=16 << 20, free_floor_bytes=0) if ahead else None
     reader = Reader(
