@@ -89,7 +89,7 @@ class Bench:
         running = Running(operation, case, {**self._environment(folder, front), **environment})
         operation.prepare(case)
         try:
-            wrong = running.check(lambda: operation.mount(case)) if operation.mounts else []
+            wrong = running.check(lambda: operation.mount(case), DEADLINE_S) if operation.mounts else []
             assert not wrong, wrong
             yield running
         finally:
@@ -135,9 +135,9 @@ class Running:
 
         return self.check(check)
 
-    def check(self, check: Callable[[], Sequence[str]]) -> list[str]:
+    def check(self, check: Callable[[], Sequence[str]], deadline_s: float = PATIENT_S) -> list[str]:
         """What a check finds, in a child."""
-        child = Child(checking(check), self._log, {**self.environment, "SHARDFS_DEADLINE": str(PATIENT_S)})
+        child = Child(checking(check), self._log, {**self.environment, "SHARDFS_DEADLINE": str(deadline_s)})
         ended = child.wait(LIMIT_S)
         return [] if ended.status == 0 else [ended.said.strip() or f"a check ended with {ended.status}"]
 

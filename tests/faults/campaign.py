@@ -43,7 +43,6 @@ from tests.faults.children import Ended
 from tests.faults.operations import OPERATIONS, REMOTE_FAILED
 from tests.faults.origins import Bucket, Served, Static
 
-MOUNTED_LIMIT_S: Final = 200.0  # of a dozen files, which the kernel asks for again when it could not read ahead
 MOST_MEMORY: Final = 400 << 20  # bytes
 SHARES: Final = (0.1, 0.3, 1.0)
 MOUNTED_SHARE: Final = 10  # one in so many seeds goes through a mount, which takes a second to make
@@ -95,7 +94,7 @@ def attempt(bench: Bench, job: Job) -> Outcome:
     share = random.Random(f"{job}").choice(SHARES)
     with bench.case(operation, front.url) as running:
         front.change(seed=job.seed, share=share, faults=[job.fault])
-        ended = running.start().wait(MOUNTED_LIMIT_S if operation.mounts else LIMIT_S)
+        ended = running.start().wait(LIMIT_S)
         met = sum(count for fault, count in front.change()["met"].items() if fault)
         kind, said = judge(job.fault, ended)
         if kind in ("ok", "error"):
