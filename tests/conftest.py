@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -27,6 +28,11 @@ settings.register_profile("dev", max_examples=50, **_patient)  # type: ignore[ar
 settings.register_profile("ci", max_examples=100, print_blob=True, **_patient)  # type: ignore[arg-type]
 settings.register_profile("nightly", max_examples=2000, **_patient)  # type: ignore[arg-type]
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+# Shells start what runs in the background with SIGINT ignored, which programs pass on to those that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
