@@ -209,7 +209,7 @@ class Bucket:
     def _store(self, *, sent: int = 0, coming: int = 0) -> ObjectStore:
         """The store for requests that send so many bytes and get so many: neither wait is longer than that takes."""
         wait_s = _rounded(min(deadline.remaining(), self._idle_s) + sent / _LEAST_SPEED)
-        whole_s = _rounded(wait_s + coming / _LEAST_COMING)
+        whole_s = wait_s + _rounded(coming / _LEAST_COMING)
         with self._guard:
             if (wait_s, whole_s) not in self._stores:
                 first, longest = _PAUSE

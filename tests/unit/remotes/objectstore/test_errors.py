@@ -197,6 +197,19 @@ def test_a_part_is_waited_for_as_long_as_the_page_says() -> None:
     assert waits == ["16000ms", "128000ms"]
 
 
+def test_an_answer_is_taken_for_as_long_as_the_page_says() -> None:
+    waits: list[str] = []
+
+    def make_store(options: Any, _again: Any) -> MemoryStore:
+        waits.append(options["timeout"])
+        return MemoryStore()
+
+    bucket = bucket_module.Bucket(make_store, "s3://bucket/place", deadline_s=30)
+    bucket.list("packs")
+    assert bucket.get_range("packs/a", 0, 8 << 20) is None
+    assert waits[1:] == ["80000ms", "528000ms"]
+
+
 @pytest.mark.timeout(60)
 def test_a_store_that_falls_silent_in_the_middle_of_a_part(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
